@@ -1,0 +1,1 @@
+"""Networks, weights, inference, simulator and training. Knows no database, queue or network."""

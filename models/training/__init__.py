@@ -1,0 +1,1 @@
+"""Simulator, data sets, training and evaluation."""

@@ -1,0 +1,1 @@
+"""The node: receives, remembers, answers. Never imports torch, models or worker."""

@@ -1,0 +1,1 @@
+"""The Celery side: scores jobs, writes reports and companions, delivers them."""

@@ -1,0 +1,1 @@
+"""Commands of this room; see service.cli."""
