@@ -1,8 +1,8 @@
 """One source of settings for all rooms: environment variables ``AGATSTON_*`` over one optional TOML file.
 
-A variable ``AGATSTON_HTTP_PORT`` and a TOML key ``http_port`` are the same setting; the variable wins. The file is
-``AGATSTON_CONFIG``, else ``agatston.toml`` in ``AGATSTON_HOME``, where it exists. TOML tables (``[[destinations]]``)
-stay nested.
+A variable ``AGATSTON_HTTP_PORT`` and a TOML key ``http_port`` are the same setting; the variable wins. The file
+is ``AGATSTON_CONFIG``, else ``agatston.toml`` in ``AGATSTON_HOME``, where it exists. TOML tables
+(``[[destinations]]``) stay nested.
 """
 
 from __future__ import annotations
