@@ -1,4 +1,4 @@
-"""Real peers for the tests: dcmtk, dicom3tools, Orthanc, Redis, Postgres, Chromium. Each skips by name when absent."""
+"""Real peers for the tests: dcmtk, dicom3tools, Orthanc, Redis, Chromium; each skips by name when absent."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class Orthanc(DicomPeer):
 def orthanc(
     folder: Path, *, modalities: dict[str, tuple[str, str, int]] | None = None, aet: str = "ORTHANC"
 ) -> Iterator[Orthanc]:
-    """Run Orthanc with its own storage; `modalities` are {name: (AET, host, port)}, for C-MOVE and commitment."""
+    """Run Orthanc with its own storage; `modalities`: {name: (AET, host, port)}, for C-MOVE and commitment."""
     folder.mkdir(parents=True, exist_ok=True)
     dicom_port, http_port = free_port(), free_port()
     settings = {
