@@ -1,7 +1,7 @@
 """One training loop for all networks: epochs, curves, checkpoints, resume, best epoch.
 
-Seeds are recorded, and the order of batches depends only on the seed and the epoch, so that a resumed run sees what
-an uninterrupted one would have seen.
+Seeds are recorded, and the order of batches depends only on the seed and the epoch, so that a resumed run sees
+what an uninterrupted one would have seen.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Curves:
         try:
             from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 (an optional library)
 
-            self._board: Any = SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
+            self._board: Any = SummaryWriter(str(folder / "tensorboard"))
         except ImportError:
             self._board = None
 
@@ -125,9 +125,9 @@ def fit(
     batches: Callable[[int], Iterable[Any]],
     loss_of: Callable[[nn.Module, Any], dict[str, Tensor]],
     validate: Callable[[nn.Module], dict[str, float]],
+    *,
     options: LoopOptions,
     folder: Path,
-    *,
     steps_per_epoch: int,
     resume: bool = False,
     progress: bool = True,
@@ -164,11 +164,12 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     device = torch.device(options.device)
     network.to(device)
-    maker = torch.optim.AdamW if options.weight_decay > 0 else torch.optim.Adam
-    extra = {"weight_decay": options.weight_decay} if options.weight_decay > 0 else {}
-    optimizer = maker(network.parameters(), lr=options.learning_rate, betas=(0.9, 0.999), **extra)
+    # AdamW without decay is Adam.
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=options.learning_rate, betas=(0.9, 0.999), weight_decay=options.weight_decay
+    )
     half = options.mixed_precision and device.type == "cuda"
-    scaler = torch.amp.GradScaler(device.type, enabled=half)  # type: ignore[attr-defined]
+    scaler = torch.amp.GradScaler(device.type, enabled=half)
     averaged = {name: value.detach().clone() for name, value in network.state_dict().items()}
     first, best, seconds = 1, {"epoch": 0, "validation": float("inf")}, 0.0
     checkpoint = folder / CHECKPOINT
@@ -200,7 +201,7 @@ def fit(
             optimizer.zero_grad(set_to_none=True)
             with torch.autocast(device.type, enabled=half):
                 losses = loss_of(network, batch)
-            scaler.scale(losses["loss"]).backward()
+            scaler.scale(losses["loss"]).backward()  # type: ignore[no-untyped-call]
             if options.clip_norm > 0:
                 scaler.unscale_(optimizer)
                 torch.nn.utils.clip_grad_norm_(network.parameters(), options.clip_norm)
