@@ -95,6 +95,10 @@ class Series(Base):
     # When the current set of instances was declared complete; None while instances arrive.
     closed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     closed_by: Mapped[str | None] = mapped_column(String(32))  # idle, release, count, forced, max_wait
+    # When the last sender released its association in order; None again with each new instance.
+    released_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    # When the first instance came since it was last closed.
+    opened_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
 
     instances: Mapped[list[Instance]] = relationship(back_populates="series", passive_deletes=True)
     jobs: Mapped[list[Job]] = relationship(back_populates="series", order_by="Job.revision")
@@ -115,6 +119,8 @@ class Instance(Base):
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(SHA256)  # of the encoded data set as received, without file meta
     received_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
+    # When retention removed its file. The row stays, so that a late slice is not taken for a whole series.
+    removed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
     series: Mapped[Series] = relationship(back_populates="instances")
 
@@ -133,6 +139,8 @@ class Job(Base):
     series_id: Mapped[int] = mapped_column(ForeignKey("series.id", ondelete="CASCADE"))
     revision: Mapped[int] = mapped_column(Integer, default=1)  # rises when later slices supersede a result
     instances_sha256: Mapped[str] = mapped_column(SHA256)  # of the sorted "SOP UID:sha256" lines of its set
+    # Its set: the instances of the series whose id is at most this. Closing and receiving lock the series' row.
+    last_instance_id: Mapped[int] = mapped_column(BigInteger)
     state: Mapped[str] = mapped_column(String(16), default="waiting")  # calcium.job.JobState
     lane: Mapped[str] = mapped_column(String(16), default="normal")  # normal, urgent
     reason_code: Mapped[str | None] = mapped_column(String(64))  # why it is not eligible or failed
@@ -215,6 +223,7 @@ class Delivery(Base):
     not_before: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
     lease_owner: Mapped[str | None] = mapped_column(String(128))
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    dispatched_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # last hint sent to the broker
     last_error: Mapped[str | None] = mapped_column(Text)
     transaction_uid: Mapped[str | None] = mapped_column(UID, index=True)  # storage commitment we asked for
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)

@@ -1,0 +1,336 @@
+"""All settings of the node, checked once at start; the sources are those of calcium.configuration.
+
+Every field below is a variable ``AGATSTON_<FIELD>`` and a key of ``agatston.toml``. Lists (destinations, peers,
+tokens) are TOML tables in the file and JSON in a variable.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import socket
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from calcium import configuration
+from calcium.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# PS3.5 section 6.2, VR AE: at most 16 characters, no backslash, no control character, not only spaces.
+AE_PATTERN = re.compile(r"(?=.*\S)[\x20-\x5b\x5d-\x7e]{1,16}\Z")
+PACS_PATTERN = re.compile(r"(?P<aet>[^@]+)@(?P<host>\[[^\]]+\]|[^:\[\]]+):(?P<port>\d{1,5})\Z")
+DEFAULT_DESTINATION = "pacs"  # the name that AGATSTON_PACS gets
+MEBIBYTE = 1 << 20
+
+
+def _ae_title(value: object) -> object:
+    if isinstance(value, str):
+        value = value.strip()
+        if not AE_PATTERN.match(value):
+            raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
+    return value
+
+
+def _json(value: object) -> object:
+    """Read the form that lists have in an environment variable."""
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"as a variable it is a JSON list: {error}") from None
+    return value
+
+
+AeTitle = Annotated[str, BeforeValidator(_ae_title)]
+Port = Annotated[int, Field(ge=0, le=65535)]  # 0: any free port, for tests
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Destination(_Part):
+    """An archive that gets our objects.
+
+    Parameters
+    ----------
+    name
+        Names the destination in rows, metrics and pages; not to be changed while deliveries wait.
+    kinds
+        Kinds of output objects that go there (service.tables.OutputObject.kind).
+    commitment
+        Ask for storage commitment (PS3.4 Annex J) and call a report delivered only when it is given.
+    fallback
+        Name of another destination that gets what this one refuses for good.
+    tls
+        Speak TLS with this peer, with our certificate (`tls_certificate`).
+    sources
+        Calling AE titles whose results go there; empty: all.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+    aet: AeTitle
+    host: str
+    port: Port
+    kinds: tuple[str, ...] = ("sr3d", "sr", "summary")
+    commitment: bool = False
+    fallback: str | None = None
+    tls: bool = False
+    sources: tuple[AeTitle, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str, name: str = DEFAULT_DESTINATION) -> Destination:
+        """Read ``AET@host:port``.
+
+        Raises
+        ------
+        ValueError
+            The text has another form.
+        """
+        found = PACS_PATTERN.match(text.strip())
+        if found is None:
+            raise ValueError(f"write AET@host:port, e.g. ORTHANC@127.0.0.1:4242, not {text!r}")
+        return cls(name=name, aet=found["aet"], host=found["host"].strip("[]"), port=int(found["port"]))
+
+
+class Peer(_Part):
+    """A system that may send to us, and how to ask it back.
+
+    Parameters
+    ----------
+    aet
+        Its calling AE title.
+    networks
+        IP addresses or networks it calls from (``10.1.2.0/24``); empty: any.
+    host, port
+        Where it listens: for C-FIND counts, for fetching missing slices and for commitment answers; optional.
+    query
+        Ask it by C-FIND how many instances a series has before the series is closed.
+    lane
+        ``urgent``: its series overtake the others.
+    max_associations
+        At most so many at once; None: only the limits of the node.
+    """
+
+    name: str = ""
+    aet: AeTitle
+    networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    host: str | None = None
+    port: Port | None = None
+    query: bool = False
+    lane: Literal["normal", "urgent"] = "normal"
+    max_associations: Count | None = None
+    tls: bool = False
+
+    def calls_from(self, address: str) -> bool:
+        """Tell whether it may call from this IP address."""
+        if not self.networks:
+            return True
+        ip = ipaddress.ip_address(address)
+        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped
+        return any(ip in network for network in self.networks)
+
+
+class ApiToken(_Part):
+    """A bearer token of the API; only its digest is kept.
+
+    Parameters
+    ----------
+    sha256
+        Hexadecimal SHA-256 of the token: ``printf %s TOKEN | sha256sum``.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    role: Literal["read", "operate"]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Settings(BaseModel):
+    """The settings of every process of the node; `load` reads them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", ignored_types=(cached_property,))
+
+    # where state lies
+    home: Path = Field(default_factory=configuration.home)
+    store_dir: Path | None = None  # inbox and outbox; default: <home>/store
+    database_url: str = ""  # default: SQLite in <home>; postgresql://user:password@host/name
+    broker_url: str = ""  # default: files in <home>/broker; redis://host:6379/0
+
+    # DICOM
+    ae_title: AeTitle = "AGATSTON"
+    dicom_host: str = "127.0.0.1"  # 0.0.0.0 needs peers, or allow_any_peer
+    dicom_port: Port = 11112
+    check_called_ae: bool = False  # refuse associations that call us by another title
+    allow_any_peer: bool = False  # on other interfaces than loopback: let unknown AE titles and addresses in
+    peers: Annotated[tuple[Peer, ...], BeforeValidator(_json)] = ()
+    pacs: str = ""  # AET@host:port, the default destination
+    destinations: Annotated[tuple[Destination, ...], BeforeValidator(_json)] = ()
+    tls_certificate: Path | None = None  # PEM; with tls_key and tls_ca: mutual TLS on the DICOM port
+    tls_key: Path | None = None
+    tls_ca: Path | None = None
+    acse_timeout: Seconds = 30.0
+    dimse_timeout: Seconds = 60.0
+    network_timeout: Seconds = 60.0
+    max_associations: Count = 50
+    max_associations_per_peer: Count = 20
+    max_pdu: Annotated[int, Field(ge=4096, le=1 << 20)] = 131072
+
+    # admission
+    disk_min_free_mb: Annotated[int, Field(ge=0)] = 1024  # below it C-STORE answers A700
+    max_instance_mb: Count = 1024  # an Enhanced CT of a whole chest stays below it
+    max_series_mb: Count = 8192
+    max_series_instances: Count = 10000
+    max_waiting_jobs: Count = 5000
+
+    # when a series is complete
+    series_idle_seconds: Seconds = 20.0  # since its last instance, while the sender stays or vanished
+    series_release_seconds: Seconds = 3.0  # since the sender released its association in order
+    series_max_wait_seconds: Seconds = 900.0  # since its first instance, whatever still comes
+
+    # jobs and deliveries
+    lease_seconds: Seconds = 120.0
+    keeper_seconds: Seconds = 1.0  # between two rounds of the keeper
+    redispatch_seconds: Seconds = 60.0  # a waiting row gets another hint after so long
+    retry_first_seconds: Seconds = 10.0
+    retry_cap_seconds: Seconds = 3600.0
+    max_attempts: Count = 10  # of a job with transient errors
+    delivery_give_up_days: Seconds = 14.0
+    delivery_alert_seconds: Seconds = 3600.0
+    retention_days: Annotated[float, Field(ge=0)] = 7.0  # slices stay so long after their job ended
+
+    # scoring; the worker and models read the same names
+    weights: str = ""
+    device: str = "auto"
+    max_slice_thickness_mm: Annotated[float, Field(gt=0)] = 3.0
+
+    # HTTP
+    http_host: str = "127.0.0.1"
+    http_port: Port = 8080
+    tokens: Annotated[tuple[ApiToken, ...], BeforeValidator(_json)] = ()
+
+    # logs
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["plain", "json"] = "plain"
+
+    @field_validator("home", "store_dir", "tls_certificate", "tls_key", "tls_ca", mode="after")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        return None if path is None else path.expanduser().absolute()
+
+    @field_validator("pacs", mode="after")
+    @classmethod
+    def _parses(cls, text: str) -> str:
+        if text:
+            Destination.parse(text)
+        return text
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Settings:
+        tls = (self.tls_certificate, self.tls_key, self.tls_ca)
+        if any(tls) and not all(tls):
+            raise ValueError(
+                "tls_certificate, tls_key and tls_ca are set together (mutual TLS, PS3.15 Annex B)"
+            )
+        for path in tls:
+            if path is not None and not path.is_file():
+                raise ValueError(f"the TLS file {path} does not exist")
+        names = [destination.name for destination in self.all_destinations]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two destinations have one name: {', '.join(names)}")
+        for destination in self.all_destinations:
+            if destination.fallback is not None and destination.fallback not in names:
+                raise ValueError(f"the fallback of destination {destination.name} is not a destination")
+        if not self.is_loopback(self.dicom_host) and not self.peers and not self.allow_any_peer:
+            raise ValueError(
+                f"dicom_host {self.dicom_host} is reachable from outside: list the peers that may send "
+                "(AGATSTON_PEERS), or set AGATSTON_ALLOW_ANY_PEER=true"
+            )
+        return self
+
+    @staticmethod
+    def is_loopback(host: str) -> bool:
+        """Tell whether a host name or address names this machine's loopback interface only."""
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            pass
+        try:
+            found = socket.getaddrinfo(host or "0.0.0.0", None)  # noqa: S104 (what an empty host binds to)
+        except OSError:
+            return False
+        return all(ipaddress.ip_address(str(entry[4][0]).split("%")[0]).is_loopback for entry in found)
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read and check all settings.
+
+        Raises
+        ------
+        SettingsError
+            Names each wrong setting and what is wrong with it; never its value, which may be a secret.
+        """
+        values = configuration.read(environ)
+        values["home"] = configuration.home(environ)
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise SettingsError("; ".join(map(_line, error.errors(include_url=False)))) from None
+
+    @cached_property
+    def all_destinations(self) -> tuple[Destination, ...]:
+        """The configured destinations, and the one of AGATSTON_PACS first."""
+        default = (Destination.parse(self.pacs),) if self.pacs else ()
+        return (*default, *self.destinations)
+
+    def destination(self, name: str) -> Destination | None:
+        """Return the destination of that name; None where the settings no longer have it."""
+        return next((found for found in self.all_destinations if found.name == name), None)
+
+    def peer(self, aet: str) -> Peer | None:
+        """Return the peer with that calling AE title."""
+        return next((found for found in self.peers if found.aet == aet.strip()), None)
+
+    @property
+    def any_peer(self) -> bool:
+        """Whether unknown AE titles may send: on loopback without configured peers, or where a site says so."""
+        return self.allow_any_peer or (not self.peers and self.is_loopback(self.dicom_host))
+
+    @property
+    def store_root(self) -> Path:
+        """Folder of the inbox and the outbox."""
+        return self.store_dir or self.home / "store"
+
+    @property
+    def database(self) -> str:
+        """SQLAlchemy's URL of the database, with our driver's name."""
+        if not self.database_url:
+            return f"sqlite:///{self.home / 'agatston.db'}"
+        return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", self.database_url)
+
+    @property
+    def broker(self) -> str:
+        """Kombu's URL of the broker."""
+        return self.broker_url or "filesystem://"
+
+
+def _line(error: Any) -> str:
+    place = [str(part) for part in error["loc"]]
+    name = f"AGATSTON_{place[0].upper()}" + "".join(f"[{part}]" for part in place[1:]) if place else "settings"
+    return f"{name}: {str(error['msg']).removeprefix('Value error, ')}"
