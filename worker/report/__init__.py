@@ -1,0 +1,1 @@
+"""The Structured Report: codes, patient attributes, content tree, document."""
