@@ -1,7 +1,7 @@
 """Training scans on disk: resampled heart crops with labels, and the whole scan on the localiser's coarse grid.
 
 Making a scan costs seconds, reading its crop milliseconds. A cache is a folder with one uncompressed ``.npz``
-for each scan and ``index.jsonl``, one line a scan: name, seed, patient, origin, description and reference total.
+for each scan and ``index.jsonl``, one line a scan: name, patient, origin, description, reference total.
 It can be filled in several stretches: what is there is not made again.
 """
 
