@@ -163,7 +163,7 @@ def interval_coverage(records: Sequence[ScanRecord]) -> Estimate:
 
 
 def attention_shares(records: Sequence[ScanRecord]) -> tuple[float, float, int]:
-    """Return the mean shares near coronary and on other calcium of scans that have the former, and their count."""
+    """Return the mean shares near coronary and on other calcium, and over how many scans with the former."""
     shares = [record.attention for record in records if record.attention is not None and record.agatston >= 1]
     if not shares:
         return (float("nan"), float("nan"), 0)
