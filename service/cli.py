@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "scp": ("service.commands.scp", "receive series by C-STORE"),
     "api": ("service.commands.api", "serve the status page and API"),
     "worker": ("worker.commands.worker", "score jobs and deliver reports"),
+    "migrate": ("service.commands.migrate", "bring the database to this program's version"),
     "doctor": ("service.commands.doctor", "check settings, database, broker, weights, device and peers"),
     "find": ("service.commands.find", "ask an archive which series it holds"),
     "pull": ("service.commands.pull", "fetch series from an archive and score them"),
