@@ -10,9 +10,11 @@
     │   ├── PixelDataError             pixels missing, of the wrong size, or not decodable
     │   ├── MixedSeriesError           patients, studies, frames of reference, sizes or orientations differ
     │   ├── DuplicatePositionError     two slices at one position with different content
+    │   │   └── MultipleVolumesError   several volumes in one series, e.g. 4D or several phases
     │   ├── MissingSlicesError         a gap, with its place and size in mm
     │   ├── IrregularSpacingError      positions that no constant spacing explains
     │   ├── ObliqueError               slices not perpendicular to the patient's axis (tilted gantry)
+    │   ├── UnitsError                 stored values that do not become Hounsfield units
     │   └── TooLargeError              more voxels or bytes than the limit
     ├── NotEligibleError          a readable series that gets no score; .code and the message say why
     ├── WeightsError              weights absent, of another architecture, or whose sha256 differs
@@ -84,6 +86,12 @@ class DuplicatePositionError(SeriesError):
     code = "duplicate_position"
 
 
+class MultipleVolumesError(DuplicatePositionError):
+    """Several volumes in one series, e.g. 4D or several phases: which one to score is not known."""
+
+    code = "multiple_volumes"
+
+
 class MissingSlicesError(SeriesError):
     """A gap between neighbouring slices; the message names its place and size in mm."""
 
@@ -100,6 +108,12 @@ class ObliqueError(SeriesError):
     """Slices that are not perpendicular to the patient's long axis, e.g. a tilted gantry."""
 
     code = "oblique"
+
+
+class UnitsError(SeriesError):
+    """Stored values that the header does not turn into Hounsfield units."""
+
+    code = "not_hounsfield"
 
 
 class TooLargeError(SeriesError):
