@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
+from pydicom.dataset import FileDataset
 
 from calcium.acquisition import Acquisition
 from calcium.dicom_files import Header, group_by_series, guarded, read_header, read_headers
@@ -24,7 +24,7 @@ from calcium.errors import (
 )
 from calcium.frames import MAX_FRAMES, Frame, frames_of, required_text, text
 from calcium.grid import check_drift, check_same, geometry_of, group_positions, turn_of
-from calcium.pixels import stored_frames, to_hu
+from calcium.pixels import LOSSY, stored_frames, to_hu
 from calcium.volume import CTVolume
 
 __all__ = ["CTSeries", "InstanceReference", "group_by_series", "read_headers", "read_series"]
@@ -74,10 +74,15 @@ class CTSeries:
     """
 
     volume: CTVolume
-    header: Dataset
+    header: FileDataset
     instances: tuple[InstanceReference, ...]
     acquisition: Acquisition
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+
+    @property
+    def lossy_encoded(self) -> bool:
+        """Whether the instances arrived in a transfer syntax that loses detail."""
+        return self.header.file_meta.TransferSyntaxUID in LOSSY
 
     @property
     def series_instance_uid(self) -> str:
