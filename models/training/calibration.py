@@ -1,8 +1,8 @@
 """From a predicted total to an interval and a probability for each risk group, learnt on validation scans.
 
 The reference's distribution around a prediction is taken from validation scans with similar predictions, on the
-scale t = ln(score + 1): a kernel-weighted form of split conformal prediction (Lei et al., JASA 2018; weights as in
-Guan, Biometrika 2023). It is stored as a small table of knots, so that inference needs no training code.
+scale t = ln(score + 1): a kernel-weighted form of split conformal prediction (Lei et al., JASA 2018; weights as
+in Guan, Biometrika 2023). It is stored as a small table of knots, so that inference needs no training code.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Calibration:
     group_probabilities: tuple[tuple[float, ...], ...]
 
     def interval(self, agatston: float) -> tuple[float, float]:
-        """Return (low, high) of the reference total for a predicted total; never below 0, never excluding it."""
+        """Return (low, high) of the reference for a predicted total; never below 0, holds the prediction."""
         t = float(np.log1p(agatston))
         low = float(np.expm1(t + np.interp(t, self.knots, self.low)))
         high = float(np.expm1(t + np.interp(t, self.knots, self.high)))

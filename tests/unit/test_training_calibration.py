@@ -25,7 +25,8 @@ CALIBRATION = fit(*_scans(1, 500))
 
 def test_new_scans_fall_into_the_interval_as_often_as_it_says():
     reference, predicted = _scans(2, 2000)
-    inside = [low <= true <= high for true, (low, high) in zip(reference, map(CALIBRATION.interval, predicted))]
+    intervals = [CALIBRATION.interval(value) for value in predicted]
+    inside = [low <= true <= high for true, (low, high) in zip(reference, intervals, strict=True)]
     assert 0.92 <= np.mean(inside) <= 0.99
 
 
