@@ -46,7 +46,9 @@ QUALITY_WORDS = ("noise", "metal", "motion", "gap", "cut", "streak", "spacing")
 def statement(weights: WeightsIdentity) -> str:
     """Return the sentence that stands beside every number."""
     use = "weights validated by the site" if weights.validated_by_site else "research use, not for diagnosis"
-    return f"AI estimate: {use}; networks trained on {weights.training_data} scans. Not verified by a physician."
+    return (
+        f"AI estimate: {use}; networks trained on {weights.training_data} scans. Not verified by a physician."
+    )
 
 
 @dataclass(frozen=True)
@@ -155,11 +157,11 @@ def _totals(subject: Scored) -> hd.MeasurementsAndQualitativeEvaluations:
         measurements += [
             _number(codes.AGATSTON_LOW, low, codes.NO_UNITS),
             _number(codes.AGATSTON_HIGH, high, codes.NO_UNITS),
-            _number(codes.INTERVAL_COVERAGE, result.interval_coverage, codes.NO_UNITS),
+            _number(codes.INTERVAL_COVERAGE, result.interval_coverage, codes.NO_UNITS, decimals=3),
         ]
     if result.group_probabilities is not None:
         measurements += [
-            _number(concept, probability, codes.NO_UNITS)
+            _number(concept, probability, codes.NO_UNITS, decimals=4)
             for concept, probability in zip(
                 codes.GROUP_PROBABILITIES.values(), result.group_probabilities, strict=True
             )
@@ -193,9 +195,7 @@ def _box_surface(subject: Scored) -> hd.MeasurementsAndQualitativeEvaluations:
     if not frame_of_reference:  # nothing to give 3D coordinates in
         return _box_rectangle(subject)
     (x0, y0, z0), (x1, y1, z1) = subject.result.heart_box.low, subject.result.heart_box.high
-    faces = [
-        np.array([(x0, y0, z), (x1, y0, z), (x1, y1, z), (x0, y1, z), (x0, y0, z)]) for z in (z0, z1)
-    ]
+    faces = [np.array([(x0, y0, z), (x1, y0, z), (x1, y1, z), (x0, y1, z), (x0, y0, z)]) for z in (z0, z1)]
     return hd.VolumetricROIMeasurementsAndQualitativeEvaluations(
         referenced_volume_surface=hd.VolumeSurface(
             "POLYGON",
@@ -208,15 +208,20 @@ def _box_surface(subject: Scored) -> hd.MeasurementsAndQualitativeEvaluations:
 
 
 def _box_rectangle(subject: Scored) -> hd.MeasurementsAndQualitativeEvaluations:
-    """Heart box as a rectangle on the source image at its middle (TID 1410); z stands in its bounds."""
+    """Heart box as a rectangle on the source image at its middle (TID 1410); z stands in its bounds.
+
+    A multi-frame source has no plane of its own in its header: there the bounds alone tell the box (TID 1501).
+    """
     box = subject.result.heart_box
     image = nearest_instance(subject.series, (box.low[2] + box.high[2]) / 2)
+    if "ImagePositionPatient" not in subject.series.header:
+        group = _box_group(subject)
+        del group["geometric_purpose"]
+        return hd.MeasurementsAndQualitativeEvaluations(**group)
     region = hd.ImageRegion(
         "POLYLINE",
         image_rectangle(subject.series.header, box),
-        source_image=hd.SourceImageForRegion(
-            image.sop_class_uid, image.sop_instance_uid, _frame_numbers(subject.series, image)
-        ),
+        source_image=hd.SourceImageForRegion(image.sop_class_uid, image.sop_instance_uid),
     )
     return hd.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=region, **_box_group(subject))
 
@@ -245,11 +250,7 @@ def _slice(subject: Scored, score: SliceScore) -> hd.MeasurementsAndQualitativeE
             _number(codes.SLICE_VOLUME, score.volume_mm3, codes.MM3),
             _number(codes.SLICE_Z, score.z_mm, codes.MM),
         ],
-        source_images=[
-            hd.SourceImageForMeasurementGroup(
-                image.sop_class_uid, image.sop_instance_uid, _frame_numbers(subject.series, image)
-            )
-        ],
+        source_images=[hd.SourceImageForMeasurementGroup(image.sop_class_uid, image.sop_instance_uid)],
     )
 
 
@@ -272,9 +273,23 @@ def _evaluations(quality: Code, cautions: Sequence[Caution]) -> Dataset:
 
 
 def _number(
-    name: Code, value: float, unit: Code, *, method: Code | None = None, derivation: Code | None = None
+    name: Code,
+    value: float,
+    unit: Code,
+    *,
+    method: Code | None = None,
+    derivation: Code | None = None,
+    decimals: int = 2,
 ) -> hd.Measurement:
-    return hd.Measurement(name, float(value), unit, method=method, derivation=derivation)
+    """Return a NUM item: Numeric Value rounded for people, Floating Point Value exact (PS3.3 C.18.1)."""
+    measurement = hd.Measurement(name, float(value), unit, method=method, derivation=derivation)
+    measurement[0].MeasuredValueSequence[0].NumericValue = _decimal(value, decimals)
+    return measurement
+
+
+def _decimal(value: float, decimals: int) -> str:
+    """Return a number in the 16 characters of VR DS, without a negative zero."""
+    return f"{round(value, decimals) + 0.0:.{decimals}f}"
 
 
 def _container(name: Code) -> Dataset:
@@ -308,12 +323,6 @@ def weights_version(weights: WeightsIdentity) -> str:
 def nearest_instance(series: CTSeries, z_mm: float) -> InstanceReference:
     """Return the source instance whose centre lies nearest to `z_mm`; of two at one distance the lower."""
     return min(series.instances, key=lambda instance: (abs(instance.z_mm - z_mm), instance.z_mm))
-
-
-def _frame_numbers(series: CTSeries, image: InstanceReference) -> list[int] | None:
-    """Return the frame number of a multi-frame source, None for single-frame instances."""
-    number = getattr(image, "frame_number", None)
-    return None if number is None else [number]
 
 
 def image_rectangle(header: Dataset, box: BoxMm) -> np.ndarray:

@@ -68,7 +68,9 @@ def patient_and_study(header: Dataset) -> Dataset:
         warnings.simplefilter("ignore")  # pydicom warns with the value: patient data would reach the log
         # Taken out of the header, an element is already decoded by the header's character set. A further
         # Dataset.decode() would turn names that were set as text into question marks.
-        source = [header[keyword] for keyword in ("StudyInstanceUID", *REQUIRED, *OPTIONAL) if keyword in header]
+        source = [
+            header[keyword] for keyword in ("StudyInstanceUID", *REQUIRED, *OPTIONAL) if keyword in header
+        ]
         result = _unicode(source)
         for keyword in REQUIRED:
             if keyword not in result:

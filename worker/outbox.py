@@ -1,0 +1,105 @@
+"""The objects of a result, written durably into the outbox before any row speaks of them."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from service.jobs import ClaimedJob, NewObject
+from service.store import Store, outbox_key
+from worker.companions import BUILDERS
+from worker.encoding import file_bytes
+from worker.report.document import (
+    SOP_CLASSES,
+    Predecessor,
+    build_not_eligible_report,
+    build_report,
+    series_uid,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pydicom.dataset import Dataset
+
+    from calcium.series import CTSeries
+    from models.results import Caution, ScoringResult
+    from service.settings import Destination
+    from worker.report.document import ReportConfig
+
+REPORT_KINDS = ("sr3d", "sr")
+# Made even where no destination asks for them: the status page shows and offers them.
+ALWAYS = ("sr3d", "summary")
+NOT_ELIGIBLE = "not_eligible"  # kind of the optional report that says why there is no score
+
+
+def wanted_kinds(destinations: Iterable[Destination]) -> tuple[str, ...]:
+    """Return the kinds of objects to make for a scored series, the report first.
+
+    ``sr`` stands by for archives that refuse the 3D class.
+    """
+    asked = {kind for destination in destinations for kind in destination.kinds}
+    known = (*REPORT_KINDS, *BUILDERS)
+    return tuple(kind for kind in known if kind in asked or kind in ALWAYS)
+
+
+def predecessors(series: CTSeries, claimed: ClaimedJob) -> tuple[Predecessor, ...]:
+    """Return the earlier reports of the series that may have reached an archive."""
+    return tuple(
+        Predecessor(SOP_CLASSES[kind], claimed.predecessors[kind], series_uid(series, "SR"))
+        for kind in REPORT_KINDS
+        if kind in claimed.predecessors
+    )
+
+
+def build(
+    series: CTSeries, result: ScoringResult, kinds: Iterable[str], config: ReportConfig
+) -> Iterator[tuple[str, Dataset]]:
+    """Yield (kind, object) for each kind."""
+    for kind in kinds:
+        if kind in REPORT_KINDS:
+            yield kind, build_report(series, result, kind=kind, config=config)  # type: ignore[arg-type]
+        else:
+            yield kind, BUILDERS[kind](series, result, config)
+
+
+def write(store: Store, claimed: ClaimedJob, kind: str, dataset: Dataset) -> NewObject:
+    """Put one object durably into the outbox.
+
+    Raises
+    ------
+    ResourcesError
+        The disk is full.
+    """
+    content = file_bytes(dataset)
+    key = outbox_key(claimed.job_id, kind, str(dataset.SOPInstanceUID))
+    store.put(key, content)
+    earlier = [claimed.predecessors[one] for one in REPORT_KINDS if one in claimed.predecessors]
+    return NewObject(
+        kind=kind,
+        sop_class_uid=str(dataset.SOPClassUID),
+        sop_instance_uid=str(dataset.SOPInstanceUID),
+        key=key,
+        size_bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        predecessor_uid=claimed.predecessors.get(kind, earlier[0] if earlier else None)
+        if kind in REPORT_KINDS
+        else None,
+    )
+
+
+def not_eligible_objects(
+    store: Store,
+    claimed: ClaimedJob,
+    series: CTSeries | None,
+    reason: Caution,
+    *,
+    destinations: Iterable[Destination],
+    config: ReportConfig,
+) -> list[NewObject]:
+    """Write the report that says why there is no score, where a destination asks for that kind."""
+    asked = any(NOT_ELIGIBLE in destination.kinds for destination in destinations)
+    if not asked or series is None:
+        return []
+    report = build_not_eligible_report(series, reason, config=config)
+    return [write(store, claimed, NOT_ELIGIBLE, report)]
