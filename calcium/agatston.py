@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK
 from numpy.typing import NDArray
 
 from calcium.geometry import BoxMm, Point, VoxelBox
@@ -87,8 +87,8 @@ class _Calcium:
 
 def _components(mask: NDArray[np.bool_]) -> NDArray[np.uint32]:
     """Return the 26-connected components of a mask, numbered from 1."""
-    image = sitk.GetImageFromArray(mask.astype(np.uint8))
-    labels: NDArray[np.uint32] = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, True))
+    image = SimpleITK.GetImageFromArray(mask.astype(np.uint8))
+    labels: NDArray[np.uint32] = SimpleITK.GetArrayFromImage(SimpleITK.ConnectedComponent(image, True))
     return labels
 
 
@@ -129,11 +129,11 @@ def score_mask(
     volume
         Image, as a rule resampled to 3.0 mm every 1.5 mm.
     mask
-        bool or integer, shape of ``volume.hu``: voxels that belong to the coronary arteries. Voxels below 130 HU
-        are ignored.
+        bool or integer, shape of ``volume.hu``: voxels that belong to the coronary arteries. Voxels below
+        130 HU are ignored.
     labels
-        Values of an integer mask that count; all but 0 when None. Several labels are scored as one mask, so that
-        a lesion that spans two vessels stays one lesion.
+        Values of an integer mask that count; all but 0 when None. Several labels are scored as one mask, so
+        that a lesion that spans two vessels stays one lesion.
 
     Returns
     -------
@@ -194,8 +194,8 @@ def credit_map(volume: CTVolume, box: BoxMm | None = None) -> NDArray[np.float32
     Returns
     -------
     numpy.ndarray
-        float32, shape of ``volume.hu``: pixel area (mm2) times the weight of the voxel's lesion in its slice; 0 below
-        130 HU and in lesions below 1.5 mm3.
+        float32, shape of ``volume.hu``: pixel area (mm2) times the weight of the voxel's lesion in its slice;
+        0 below 130 HU and in lesions below 1.5 mm3.
     """
     mask = np.zeros(volume.hu.shape, np.bool_)
     if box is None:

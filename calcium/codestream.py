@@ -74,6 +74,6 @@ def _jpeg2000_size(data: bytes) -> tuple[int, int, int]:
     start = data.find(b"\xff\x4f\xff\x51", 0, 4096)  # a JP2 box may stand before it, against PS3.5 8.2.4
     if start < 0:
         raise ValueError("no SOC and SIZ markers")
-    # SOC 2, SIZ 2, Lsiz 2, Rsiz 2, Xsiz 4, Ysiz 4, XOsiz 4, YOsiz 4, XTsiz 4, YTsiz 4, XTOsiz 4, YTOsiz 4, Csiz 2
+    # SOC 2, SIZ 2, Lsiz 2, Rsiz 2; Xsiz, Ysiz, XOsiz, YOsiz, XTsiz, YTsiz, XTOsiz, YTOsiz 4 each; Csiz 2
     right, bottom, left, top = (_number(data, start + 8 + 4 * index, 4) for index in range(4))
     return bottom - top, right - left, _number(data, start + 40, 2)

@@ -32,15 +32,17 @@ UNDEFINED_LENGTH = 0xFFFFFFFF
 PIXEL_DATA = (0x7FE0, 0x0010)
 _PIXEL_TAGS = {0x7FE00010, 0x7FE00008, 0x7FE00009}  # Pixel Data, Float and Double Float Pixel Data
 HEADER_KEYWORDS = (
-    "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "StudyDate", "Modality", "Manufacturer",
-    "ManufacturerModelName", "StudyDescription", "SeriesDescription", "DerivationDescription", "PatientID",
-    "ContrastBolusAgent", "ContrastBolusRoute", "ContrastBolusVolume", "ContrastBolusTotalDose",
-    "ContrastBolusIngredient", "ContrastBolusAgentSequence", "BodyPartExamined", "ScanOptions", "SliceThickness",
-    "KVP", "SpacingBetweenSlices", "ProtocolName", "ConvolutionKernel", "Exposure", "XRayTubeCurrent", "ExposureTime",
-    "PatientPosition", "GantryDetectorTilt", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber",
-    "AcquisitionNumber", "ImagePositionPatient", "ImageOrientationPatient", "FrameOfReferenceUID", "NumberOfFrames",
-    "Rows", "Columns", "PixelSpacing", "LossyImageCompression", "RescaleType", "RescaleSlope", "RescaleIntercept",
-    "VolumetricProperties", "VolumeBasedCalculationTechnique", "SharedFunctionalGroupsSequence",
+    "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "StudyDate", "Modality",
+    "Manufacturer", "ManufacturerModelName", "StudyDescription", "SeriesDescription",
+    "DerivationDescription", "PatientID", "ContrastBolusAgent", "ContrastBolusRoute",
+    "ContrastBolusVolume", "ContrastBolusTotalDose", "ContrastBolusIngredient",
+    "ContrastBolusAgentSequence", "BodyPartExamined", "ScanOptions", "SliceThickness", "KVP",
+    "SpacingBetweenSlices", "ProtocolName", "ConvolutionKernel", "Exposure", "XRayTubeCurrent",
+    "ExposureTime", "PatientPosition", "GantryDetectorTilt", "StudyInstanceUID", "SeriesInstanceUID",
+    "SeriesNumber", "AcquisitionNumber", "ImagePositionPatient", "ImageOrientationPatient",
+    "FrameOfReferenceUID", "NumberOfFrames", "Rows", "Columns", "PixelSpacing", "LossyImageCompression",
+    "RescaleType", "RescaleSlope", "RescaleIntercept", "VolumetricProperties",
+    "VolumeBasedCalculationTechnique", "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
 """What `read_headers` keeps: enough to screen a series."""

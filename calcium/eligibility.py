@@ -6,6 +6,7 @@ section "Data"). What only the pixels tell (contrast without a tag, a cut heart)
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from pydicom.dataset import Dataset
 
 from calcium.acquisition import contrast_agent, functional_groups, values
 from calcium.errors import NotEligibleError, SettingsError
-from calcium.frames import CT_SOP_CLASSES, ENHANCED, text
+from calcium.frames import CT_SOP_CLASSES, text
 from calcium.series import CTSeries
 
 THICKNESS_LIMIT_MM = 3.0
@@ -76,7 +77,8 @@ class EligibilityRules:
 
 # Contrast/Bolus Agent is free text: these mean that none was given.
 NO_CONTRAST = re.compile(
-    r"(?:none|no|non|nil|n|n/?a|0+|-+|false|unknown|unspecified|not (?:applied|given|used)|native?|plain|unenhanced"
+    r"(?:none|no|non|nil|n|n/?a|0+|-+|false|unknown|unspecified"
+    r"|not (?:applied|given|used)|native?|plain|unenhanced"
     r"|(?:no|non|without|w/?o|ohne|sans|sin|senza|sem)[ -]*(?:iv|i\.v\.)?[ -]*"
     r"(?:contrast|kontrast(?:mittel)?|contraste|contrasto|km|cm|agent|dye)?(?: (?:agent|media|medium))?)\.?",
     re.IGNORECASE,
@@ -88,7 +90,8 @@ IN_BLOOD = re.compile(
 )
 # Words of descriptions that hint at contrast, and those that deny it.
 CONTRAST_HINT = re.compile(
-    r"(?:\bc\+|\+c\b|\bw(?:ith)? ?/?(?:iv )?contrast|\bangio|\bcta\b|\bctpa\b|\bpulm.* embol|\bce\b|\bvenous|\barterial)",
+    r"(?:\bc\+|\+c\b|\bw(?:ith)? ?/?(?:iv )?contrast|\bangio|\bcta\b|\bctpa\b|\bce\b"
+    r"|\bpulm.* embol|\bvenous|\barterial)",
     re.IGNORECASE,
 )
 CONTRAST_DENIED = re.compile(
@@ -233,7 +236,7 @@ def _gapped(headers: Sequence[Dataset], _: EligibilityRules) -> str | None:
     z, thickness = _positions(headers), _number(headers[0], "SliceThickness")
     if len(z) < 2 or not thickness:
         return None
-    increment = sorted(b - a for a, b in zip(z, z[1:], strict=False))[(len(z) - 1) // 2]
+    increment = sorted(b - a for a, b in itertools.pairwise(z))[(len(z) - 1) // 2]
     if thickness / increment < LEAST_SAMPLED - 1e-6:
         return f"slices of {thickness:g} mm every {increment:g} mm leave most of the heart unseen"
     return None
@@ -303,7 +306,7 @@ SHARP_KERNEL = re.compile(
 
 def is_sharp(kernel: str) -> bool:
     """Tell whether a Convolution Kernel enhances edges."""
-    return bool(SHARP_KERNEL.fullmatch(kernel.split("\\")[0].strip()))
+    return bool(SHARP_KERNEL.fullmatch(kernel.split("\\", maxsplit=1)[0].strip()))
 
 
 def cautions(series: CTSeries, rules: EligibilityRules | None = None) -> tuple[Finding, ...]:

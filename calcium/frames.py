@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import (
@@ -242,9 +243,8 @@ def _rescale(dataset: Dataset, uid: str) -> tuple[float, float]:
     return slope, intercept
 
 
-def _frame(
-    header: Header, uid: str, index: int, storage: Storage, size: tuple[int, int], groups: tuple[Dataset, ...]
-) -> Frame:
+def _geometry(uid: str, size: tuple[int, int], groups: tuple[Dataset, ...]) -> dict[str, Any]:
+    """Return position, layout and rescaling of a frame, checked."""
     measures, position, orientation, rescale = groups
     spacing = numbers(measures, "PixelSpacing", 2, uid)
     (thickness,) = numbers(measures, "SliceThickness", 1, uid)
@@ -255,7 +255,7 @@ def _frame(
     _within("ImagePositionPatient", origin, (-POSITION_MM, POSITION_MM), uid)
     slope, intercept = _rescale(rescale, uid)
     layout = Layout(*size, (spacing[0], spacing[1]), thickness, cosines)
-    return Frame(header, uid, index, (origin[0], origin[1], origin[2]), layout, storage, slope, intercept)
+    return {"position_mm": origin, "layout": layout, "slope": slope, "intercept": intercept}
 
 
 def frames_of(header: Header) -> Iterator[Frame]:
@@ -282,7 +282,7 @@ def frames_of(header: Header) -> Iterator[Frame]:
     if sop_class not in ENHANCED:
         if text(dataset, "NumberOfFrames") not in ("", "1"):
             raise PixelDataError("a CT image has one frame; NumberOfFrames says otherwise", uid=uid)
-        yield _frame(header, uid, 0, storage, size, (dataset,) * 4)
+        yield Frame(header, uid, 0, storage=storage, **_geometry(uid, size, (dataset,) * 4))
         return
     count = whole(dataset, "NumberOfFrames", uid)
     if not 1 <= count <= MAX_FRAMES:
@@ -295,7 +295,7 @@ def frames_of(header: Header) -> Iterator[Frame]:
         for index, own in enumerate(per_frame):
             # PS3.3 C.7.6.16.1: a functional group stands in one of the two sequences.
             groups = tuple(_first(own, name) or _first(shared, name) for name in _GROUPS)
-            yield _frame(header, uid, index, storage, size, groups)
+            yield Frame(header, uid, index, storage=storage, **_geometry(uid, size, groups))
 
 
 _GROUPS = (

@@ -29,7 +29,7 @@ from pydicom.uid import (
 )
 
 from calcium.codestream import frame_size
-from calcium.dicom_files import UNDEFINED_LENGTH, Header, guarded, open_source
+from calcium.dicom_files import UNDEFINED_LENGTH, Header, open_source
 from calcium.errors import PixelDataError, ResourcesError
 from calcium.frames import Frame, Storage
 

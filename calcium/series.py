@@ -210,9 +210,9 @@ def read_series(sources: Iterable[Path]) -> CTSeries:
     Raises
     ------
     SeriesError
-        A file that is not readable, is no CT image or does not belong to the others; a gap, irregular or absurd
-        spacing, tilt, different slices at one position; pixels that are missing, truncated or not decodable; more
-        voxels than `MAX_VOXELS`. Names the UID and the place in mm. Never a part of the volume.
+        A file that is not readable, is no CT image or does not belong to the others; a gap, irregular or
+        absurd spacing, tilt, different slices at one position; pixels that are missing, truncated or not
+        decodable; more voxels than `MAX_VOXELS`. Names the UID and the place in mm. Never a part of the volume.
     ResourcesError
         Out of memory.
     """
