@@ -195,6 +195,7 @@ class Settings(BaseModel):
     # admission
     disk_min_free_mb: Annotated[int, Field(ge=0)] = 1024  # below it C-STORE answers A700
     max_instance_mb: Count = 1024  # an Enhanced CT of a whole chest stays below it
+    max_receive_memory_mb: Count = 4096  # of unfinished messages of all associations together
     max_series_mb: Count = 8192
     max_series_instances: Count = 10000
     max_waiting_jobs: Count = 5000
@@ -257,12 +258,21 @@ class Settings(BaseModel):
         for destination in self.all_destinations:
             if destination.fallback is not None and destination.fallback not in names:
                 raise ValueError(f"the fallback of destination {destination.name} is not a destination")
-        if not self.is_loopback(self.dicom_host) and not self.peers and not self.allow_any_peer:
-            raise ValueError(
-                f"dicom_host {self.dicom_host} is reachable from outside: list the peers that may send "
-                "(AGATSTON_PEERS), or set AGATSTON_ALLOW_ANY_PEER=true"
-            )
         return self
+
+    def require_known_peers(self) -> None:
+        """Check that the DICOM port is not open to all the world by mistake.
+
+        Raises
+        ------
+        SettingsError
+            It listens on more than loopback, and nobody said who may send.
+        """
+        if not self.is_loopback(self.dicom_host) and not self.peers and not self.allow_any_peer:
+            raise SettingsError(
+                f"AGATSTON_DICOM_HOST: {self.dicom_host} is reachable from outside: list the peers that may "
+                "send (AGATSTON_PEERS), or set AGATSTON_ALLOW_ANY_PEER=true"
+            )
 
     @staticmethod
     def is_loopback(host: str) -> bool:

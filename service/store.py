@@ -126,17 +126,41 @@ class Store:
             with contextlib.suppress(OSError):  # not empty, or filled again meanwhile
                 folder.rmdir()
 
-    def keys(self, area: str) -> Iterator[str]:
-        """Yield the keys of all files of ``inbox`` or ``outbox``, without the unfinished."""
-        for path in sorted((self.root / area).rglob("*.dcm")):
-            yield path.relative_to(self.root).as_posix()
+    def keys(self, area: str, *, changed_since: float | None = None) -> Iterator[str]:
+        """Yield the keys of the files of ``inbox`` or ``outbox``, without the unfinished.
 
-    def unfinished(self, area: str, *, older_than: float) -> Iterator[Path]:
+        Parameters
+        ----------
+        changed_since
+            Look only into folders that changed since then (seconds since the epoch); None: into all.
+        """
+        for entry in self._entries(area, changed_since):
+            key = Path(entry.path).relative_to(self.root).as_posix()
+            if KEY_PATTERN.match(key):
+                yield key
+
+    def unfinished(self, area: str, *, older_than: float, changed_since: float | None = None) -> Iterator[Path]:
         """Yield temporary files last written before `older_than` (seconds since the epoch)."""
-        for path in (self.root / area).rglob(TEMPORARY + "*"):
-            with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_mtime < older_than:
-                    yield path
+        for entry in self._entries(area, changed_since):
+            if entry.name.startswith(TEMPORARY):
+                with contextlib.suppress(FileNotFoundError):
+                    if entry.stat().st_mtime < older_than:
+                        yield Path(entry.path)
+
+    def _entries(self, area: str, changed_since: float | None) -> Iterator[os.DirEntry[str]]:
+        folders = [self.root / area]
+        while folders:
+            folder = folders.pop()
+            try:
+                changed = changed_since is None or folder.stat().st_mtime >= changed_since
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            folders.append(Path(entry.path))
+                        elif changed:
+                            yield entry
+            except FileNotFoundError:
+                continue  # emptied and removed meanwhile
 
     def free_bytes(self) -> int:
         """Return the space that is left on the store's file system, for this user."""

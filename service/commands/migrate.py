@@ -1,25 +1,25 @@
-"""`agatston migrate`: bring the database to the version that this program needs, and end."""
+"""`agatston migrate`: brings the database to the version that this program needs."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from service import database
+from service.database import Database, current, upgrade
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    import argparse
+    from argparse import ArgumentParser, Namespace
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Take no arguments: the settings name the database."""
-    parser.epilog = "The database is AGATSTON_DATABASE_URL; a second call at the same time waits for the first."
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the command's arguments: none, settings come from AGATSTON_*."""
+    del parser
 
 
-def run(arguments: argparse.Namespace) -> int:  # noqa: ARG001 (every command has it)
-    """Run the migrations; 3 where the database does not answer."""
-    store = database.Database(Settings.load().database)
-    database.upgrade(store)
-    print(f"the database is at version {database.head()}")
-    store.dispose()
+def run(args: Namespace) -> int:
+    """Migrate; a second caller at the same time waits."""
+    del args
+    database = Database(Settings.load().database)
+    upgrade(database)
+    print(f"the database is at version {current(database)}")
     return 0

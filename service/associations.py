@@ -1,0 +1,233 @@
+"""The listening side below DICOM: what pynetdicom's server lacks against idle, slow and hostile peers.
+
+- A connection that sends nothing, or no A-ASSOCIATE-RQ, never becomes an association: TCP health checks, port
+  scanners and garbage cost one short-lived thread. TLS handshakes happen in that thread too.
+- A PDU may not claim more than a bound, and must arrive whole within the network timeout.
+- The bytes of unfinished messages of all associations together are bounded; a peer that sends requests without
+  waiting for answers is not read from.
+- TCP_NODELAY on every connection (PS3.8 names no option; without it loopback falls to 22 images/s).
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+
+from service.settings import MEBIBYTE
+
+if TYPE_CHECKING:
+    from pynetdicom import AE
+
+    from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+ASSOCIATE_RQ = 0x01  # PDU type, PS3.8 section 9.3.2
+PDU_HEAD = 6  # bytes before a PDU's variable part
+# An A-ASSOCIATE-RQ with 128 contexts of many syntaxes stays below it; P-DATA is bounded by our maximum length.
+MAX_PDU_BYTES = 1 << 20
+BACKLOG = 128  # connections that wait for accept()
+MAX_QUEUED_MESSAGES = 4  # of one association; a peer that honours PS3.7 (no asynchronous operations) has one
+WAITING_PER_ASSOCIATION = (
+    2  # connections that have not sent their A-ASSOCIATE-RQ yet, for each allowed association
+)
+
+
+class Budget:
+    """Bytes that unfinished messages may hold, of all associations together."""
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> bool:
+        """Take bytes; False where there are not enough."""
+        with self._lock:
+            if size > self._left:
+                return False
+            self._left -= size
+            return True
+
+    def give(self, size: int) -> None:
+        """Give bytes back."""
+        with self._lock:
+            self._left += size
+
+
+class BoundedSocket(AssociationSocket):
+    """Reads whole PDUs, within bounds of size and time.
+
+    A bound that is broken ends the connection: pynetdicom takes the OSError for a lost peer (PS3.8 Evt17).
+    """
+
+    def __init__(self, assoc: Any, client_socket: socket.socket, server: Server) -> None:
+        super().__init__(assoc, client_socket=client_socket)
+        self._server = server
+        self._held = 0  # bytes of the unfinished message
+        client_socket.settimeout(server.settings.network_timeout)
+
+    @property
+    def ready(self) -> bool:
+        """Whether to read: not while a peer's requests pile up unanswered."""
+        if self.assoc.dimse.msg_queue.qsize() >= MAX_QUEUED_MESSAGES:
+            return False
+        return bool(super().ready)
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Read `nr_bytes`, or less where the peer closes the connection.
+
+        Raises
+        ------
+        OSError
+            A bound is broken: of one PDU, of one message, of all messages, or of time.
+        """
+        if nr_bytes > MAX_PDU_BYTES:
+            raise OSError(f"a PDU that claims {nr_bytes} bytes")
+        self._charge(nr_bytes)
+        buffer = bytearray(nr_bytes)
+        view = memoryview(buffer)
+        done = 0
+        end = time.monotonic() + self._server.settings.network_timeout
+        while done < nr_bytes:
+            received = self.socket.recv_into(view[done:])
+            if not received:
+                return buffer[:done]
+            done += received
+            if time.monotonic() > end:
+                raise TimeoutError("a PDU that does not arrive within the network timeout")
+        return buffer
+
+    def _charge(self, size: int) -> None:
+        if self.assoc.dimse.message is None:  # the previous message is complete
+            self._refund()
+        if self._held + size > self._server.settings.max_instance_mb * MEBIBYTE:
+            raise OSError("a message beyond the limit of one instance")
+        if not self._server.budget.take(size):
+            raise OSError("no memory left for messages")
+        self._held += size
+
+    def _refund(self) -> None:
+        self._server.budget.give(self._held)
+        self._held = 0
+
+    def close(self) -> None:
+        """Close the connection and give its memory back."""
+        self._refund()
+        super().close()
+
+
+class Handler(RequestHandler):
+    """Lets a connection become an association once it has sent the first byte of an A-ASSOCIATE-RQ."""
+
+    server: Server
+
+    def handle(self) -> None:
+        """Check, and start the association."""
+        connection: socket.socket = self.request  # type: ignore[has-type]
+        try:
+            connection.settimeout(self.server.settings.acse_timeout)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.server.tls is not None:
+                connection = self.request = self.server.tls.wrap_socket(connection, server_side=True)
+            elif connection.recv(1, socket.MSG_PEEK) != bytes([ASSOCIATE_RQ]):
+                raise ConnectionError
+        except OSError as error:  # a health check, garbage, silence, or a failed TLS handshake
+            if isinstance(error, ssl.SSLError):
+                log.warning("TLS handshake with %s failed: %s", self.client_address[0], error.reason)
+            self.server.shutdown_request(connection)
+            return
+        super().handle()
+
+    def _create_association(self) -> Any:
+        association = super()._create_association()
+        association.dul.socket = BoundedSocket(association, self.request, self.server)
+        association.dul.event_queue.get_nowait()  # both sockets announced the connection (Evt5); it is one
+        return association
+
+
+class Server(ThreadedAssociationServer):
+    """pynetdicom's threaded server with our connections.
+
+    Raises
+    ------
+    OSError
+        The address cannot be bound.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = BACKLOG
+
+    def __init__(self, ae: AE, settings: Settings, handlers: list[Any], tls: ssl.SSLContext | None) -> None:
+        self.settings = settings
+        self.tls = tls
+        self.budget = Budget(settings.max_receive_memory_mb * MEBIBYTE)
+        self._waiting = 0
+        self._lock = threading.Lock()
+        super().__init__(
+            ae,
+            (settings.dicom_host, settings.dicom_port),
+            settings.ae_title,
+            ae.supported_contexts,
+            evt_handlers=handlers,
+            request_handler=Handler,
+        )
+        ae._servers.append(self)  # noqa: SLF001 (as AE.start_server does: it counts associations by this list)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection; the TLS handshake comes later, in the connection's own thread."""
+        connection, address = self.socket.accept()
+        return connection, address
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002 (socketserver's signature)
+        """Refuse connections while too many others have not asked for an association yet."""
+        with self._lock:
+            if self._waiting >= WAITING_PER_ASSOCIATION * self.settings.max_associations:
+                return False
+            self._waiting += 1
+            return True
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Handle a connection in a thread of its own."""
+        threading.Thread(
+            target=self.process_request_thread, args=(request, client_address), name="connection", daemon=True
+        ).start()
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Handle a connection until it is an association, or closed."""
+        try:
+            self.finish_request(request, client_address)
+        except Exception:
+            log.exception("a connection could not be handled")
+            self.shutdown_request(request)
+        finally:
+            with self._lock:
+                self._waiting -= 1
+
+    def stop_listening(self) -> None:
+        """Accept no more; running associations go on."""
+        super().shutdown()
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """Return the context of mutual TLS after BCP 195 (PS3.15 Annex B.12), or None where none is configured.
+
+    Raises
+    ------
+    ssl.SSLError, OSError
+        A file is no PEM, or the key does not fit the certificate.
+    """
+    if settings.tls_certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+    context.load_verify_locations(settings.tls_ca)
+    return context

@@ -1,0 +1,139 @@
+"""When a series is complete, and what follows: a job for its set of instances.
+
+A series closes when its sender has released the association and nothing came for a short while, when nothing
+came for a longer while, when it has waited for the maximum, or when an operator says so. A later instance opens
+it again; closing it then makes a new revision, which supersedes the earlier one, unless the set is the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from sqlalchemy import ColumnElement, and_, case, select, update
+
+from calcium.job import JobState
+from service import alerts, deliveries, jobs
+from service.tables import Delivery, Instance, Job, JobEvent, OutputObject, Series, now
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from sqlalchemy.orm import Session
+
+    from service.database import Database
+    from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+LIMIT = 500  # series a round
+
+
+def instances_digest(lines: Iterable[tuple[str, str]]) -> str:
+    """Return the SHA-256 that names a set of instances: of its sorted "SOP UID:sha256" lines."""
+    text = "\n".join(sorted(f"{uid}:{sha256}" for uid, sha256 in lines))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _reason(settings: Settings, moment: datetime) -> ColumnElement[str | None]:
+    """Return the expression that says why a series is due for closing, or NULL."""
+
+    def before(seconds: float) -> datetime:
+        return moment - timedelta(seconds=seconds)
+
+    released = and_(
+        Series.released_at.is_not(None),
+        Series.released_at <= before(settings.series_release_seconds),
+    )
+    return case(
+        (released, "release"),
+        (Series.last_received_at <= before(settings.series_idle_seconds), "idle"),
+        (Series.opened_at <= before(settings.series_max_wait_seconds), "max_wait"),
+        else_=None,
+    )
+
+
+def close_due(database: Database, settings: Settings) -> list[str]:
+    """Close every series that is due, each in its own transaction; return the ids of the new jobs."""
+    reason = _reason(settings, now())
+    with database.reading() as session:
+        due = select(Series.id).where(Series.closed_at.is_(None), reason.is_not(None)).limit(LIMIT)
+        ids = session.scalars(due).all()
+    new = []
+    for series_id in ids:
+        with database.transaction() as session:
+            series = session.get_one(Series, series_id, with_for_update=True)
+            # An instance may have come since: ask again under the lock.
+            why = session.scalars(select(_reason(settings, now())).where(Series.id == series_id)).one()
+            if series.closed_at is None and why is not None:
+                job = close(session, settings, series, by=why)
+                if job is not None:
+                    new.append(job.id)
+    return new
+
+
+def force(database: Database, settings: Settings, series_id: int) -> str | None:
+    """Close a series now, whatever may still come; return the id of its new job, None where none is needed."""
+    with database.transaction() as session:
+        series = session.get(Series, series_id, with_for_update=True)
+        if series is None or series.closed_at is not None:
+            return None
+        job = close(session, settings, series, by="forced")
+        return None if job is None else job.id
+
+
+def close(session: Session, settings: Settings, series: Series, *, by: str) -> Job | None:
+    """Close a series whose row is locked; return its new job, or None where its set already has one."""
+    rows = session.execute(
+        select(Instance.id, Instance.sop_instance_uid, Instance.sha256, Instance.removed_at).where(
+            Instance.series_id == series.id
+        )
+    ).all()
+    series.closed_at, series.closed_by = now(), by
+    if not rows:
+        return None
+    digest = instances_digest((row.sop_instance_uid, row.sha256) for row in rows)
+    earlier = session.scalars(
+        select(Job).where(Job.series_id == series.id).order_by(Job.revision).with_for_update()
+    ).all()
+    if earlier and earlier[-1].instances_sha256 == digest:
+        return None
+    if any(row.removed_at is not None for row in rows):
+        text = "slices came after retention had removed the others: send the whole series again"
+        alerts.raise_alert(session, "late_slices", series.series_instance_uid, text)
+        return None
+    for job in earlier:
+        if job.state != JobState.SUPERSEDED:
+            _supersede(session, job)
+    peer = settings.peer(series.calling_ae)
+    job = Job(
+        series_id=series.id,
+        revision=earlier[-1].revision + 1 if earlier else 1,
+        instances_sha256=digest,
+        last_instance_id=max(row.id for row in rows),
+        lane=peer.lane if peer is not None else "normal",
+    )
+    session.add(job)
+    session.flush()
+    session.add(
+        JobEvent(job_id=job.id, event="open", state=job.state, actor="keeper", detail=f"closed by {by}")
+    )
+    log.info("series complete (%s): %d instances [%s]", by, len(rows), series.series_instance_uid)
+    return job
+
+
+def _supersede(session: Session, job: Job) -> None:
+    jobs.record(session, job, "supersede", actor="keeper", detail="later slices came")
+    job.ended_at = job.ended_at or now()
+    job.lease_owner = job.lease_until = None
+    # What has not left stays here; what has left gets a successor that names it as its predecessor.
+    objects = select(OutputObject.id).where(OutputObject.job_id == job.id)
+    session.execute(
+        update(Delivery)
+        .where(Delivery.object_id.in_(objects), Delivery.state == deliveries.PENDING)
+        .values(state=deliveries.CANCELLED)
+        .execution_options(synchronize_session=False)
+    )

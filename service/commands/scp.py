@@ -1,0 +1,62 @@
+"""`agatston scp`: receives series, and keeps disk, database and queue in agreement."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+from service import logs
+from service.admission import Admission
+from service.beats import Beat, process_name
+from service.database import Database, require_current
+from service.dispatch import Dispatcher
+from service.inbox import Inbox
+from service.keeper import Keeper
+from service.scp import Scp
+from service.settings import Settings
+from service.store import Store
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the command's arguments: none, settings come from AGATSTON_*."""
+    del parser
+
+
+def run(args: Namespace) -> int:
+    """Receive until SIGTERM; running associations then finish."""
+    del args
+    settings = Settings.load()
+    logs.configure(settings, "scp")
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+
+    database = Database(settings.database)
+    require_current(database)
+    store = Store(settings.store_root)
+    inbox = Inbox(settings, store, database)
+    scp = Scp(settings, inbox, Admission(settings, store, database))
+    dispatcher = Dispatcher(settings)
+    keeper = Keeper(settings, database, store, inbox, dispatcher, owner=process_name("scp"))
+    beat = Beat(database, "scp", {"ae_title": settings.ae_title, "port": scp.port})
+
+    scp.start()
+    keeper.start()
+    beat.start()
+    log.info("%s listens on %s:%d", settings.ae_title, settings.dicom_host, scp.port)
+    stopping.wait()
+    log.info("stopping: running associations may finish")
+    scp.stop()
+    keeper.stop()
+    inbox.close()
+    beat.stop()
+    dispatcher.close()
+    database.dispose()
+    return 0

@@ -1,0 +1,370 @@
+"""Receives instances: file first, then row, then success. One thread writes all rows.
+
+Handlers of all associations hand their rows to that thread and wait; it commits what has gathered in one
+transaction, so that many associations share the cost of a synced commit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import queue
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from sqlalchemy import case, func, select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from calcium.errors import ResourcesError
+from service import alerts
+from service.database import UNAVAILABLE
+from service.settings import MEBIBYTE
+from service.statuses import RefusedError
+from service.store import inbox_key
+from service.tables import Instance, Series, now
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from sqlalchemy.orm import Session
+
+    from service.database import Database
+    from service.heads import Head
+    from service.settings import Settings
+    from service.store import Store
+
+log = logging.getLogger(__name__)
+
+BATCH = 256  # rows a commit at most
+STRIPES = 1024  # locks; two instances share one by chance and then only wait for each other
+CACHED_SERIES = 4096
+COMMIT_SECONDS = 120.0  # longer than any timeout of the database: the answer always comes from there
+
+
+class Outcome(StrEnum):
+    """What became of an instance that may be answered with success."""
+
+    STORED = "stored"
+    DUPLICATE = "duplicate"  # same UID, same content: ignored
+
+
+class _Verdict(StrEnum):
+    STORED = "stored"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+    TOO_LARGE = "too_large"
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """An instance as it arrived.
+
+    Parameters
+    ----------
+    meta
+        Preamble, prefix and file meta information (PS3.10 section 7.1).
+    data_set
+        Encoded data set, as sent.
+    """
+
+    head: Head
+    transfer_syntax_uid: str
+    meta: bytes
+    data_set: memoryview
+    calling_ae: str
+    called_ae: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    head: Head
+    transfer_syntax_uid: str
+    key: str
+    size_bytes: int
+    sha256: str
+    calling_ae: str
+    called_ae: str
+    received_at: datetime
+
+
+class Inbox:
+    """The durable inbox of one process; `close` it to end its thread."""
+
+    def __init__(self, settings: Settings, store: Store, database: Database) -> None:
+        self._settings = settings
+        self._store = store
+        self._database = database
+        self._locks = [threading.Lock() for _ in range(STRIPES)]
+        self._series: dict[tuple[str, str], _Known] = {}
+        self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="inbox-writer", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Write what waits, and end."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def receive(self, incoming: Incoming) -> tuple[Outcome, int]:
+        """Make an instance durable: file and row; return what became of it and the id of its series.
+
+        Raises
+        ------
+        RefusedError
+            It was not stored, or other content is stored under its UID.
+        """
+        head = incoming.head
+        key = inbox_key(head.study_instance_uid, head.series_instance_uid, head.sop_instance_uid)
+        digest = hashlib.sha256(incoming.data_set).hexdigest()
+        # Of two associations that send the same UID at once, the second finds the first one's file and row.
+        with self._locks[hash(key) % STRIPES]:
+            if self._store.exists(key):
+                known = self._known_instance(key)
+                if known is not None:
+                    sha256, series_id = known
+                    if sha256 != digest:
+                        self._conflict(head)
+                    return Outcome.DUPLICATE, series_id
+                # A file without a row was never acknowledged: it is replaced.
+            try:
+                size = self._store.put(key, incoming.meta, incoming.data_set)
+            except ResourcesError as error:
+                log.error("%s", error)  # noqa: TRY400 (its text says all)
+                raise RefusedError("disk_full", "cannot write, send again later") from error
+            return self._commit_row(
+                _Row(
+                    head=head,
+                    transfer_syntax_uid=incoming.transfer_syntax_uid,
+                    key=key,
+                    size_bytes=size,
+                    sha256=digest,
+                    calling_ae=incoming.calling_ae,
+                    called_ae=incoming.called_ae,
+                    received_at=now(),
+                )
+            )
+
+    def adopt(self, head: Head, transfer_syntax_uid: str, key: str, size_bytes: int, sha256: str) -> None:
+        """Write the row of a file that has none: its process died between file and row.
+
+        Raises
+        ------
+        RefusedError
+            Other content is known under its UID; the file was removed.
+        """
+        unknown = ""  # nobody knows who sent it
+        self._commit_row(_Row(head, transfer_syntax_uid, key, size_bytes, sha256, unknown, unknown, now()))
+
+    def delete_removed(self, keys: Sequence[str]) -> None:
+        """Remove the files of instances whose rows say that retention removed them.
+
+        Under the lock that receiving takes: an instance that is just sent again keeps its file.
+        """
+        for key in keys:
+            with self._locks[hash(key) % STRIPES]:
+                with self._database.reading() as session:
+                    found = select(Instance.id).where(Instance.key == key, Instance.removed_at.is_not(None))
+                    gone = session.scalars(found).first() is not None
+                if gone:
+                    self._store.delete([key])
+
+    def released(self, series_ids: Sequence[int]) -> None:
+        """Note that the last association that fed these series was released in order; waits for no commit."""
+        if series_ids:
+            self._queue.put(_Work(_Release(tuple(series_ids), now()), Future()))
+
+    def _commit_row(self, row: _Row) -> tuple[Outcome, int]:
+        work = _Work(row, Future())
+        self._queue.put(work)
+        try:
+            verdict, series_id = work.future.result(COMMIT_SECONDS)
+        except UNAVAILABLE as error:
+            raise RefusedError("database_unavailable", "database unavailable, send again later") from error
+        if verdict is _Verdict.CONFLICT:
+            self._store.delete([row.key])  # retention had removed the first one's file
+            self._conflict(row.head)
+        if verdict is _Verdict.TOO_LARGE:
+            self._store.delete([row.key])
+            self._alert("series_too_large", row.head.series_instance_uid, "a series exceeds its limits of size")
+            raise RefusedError("series_too_large", "the series exceeds the limits of this node")
+        return Outcome(verdict.value), series_id
+
+    def _known_instance(self, key: str) -> tuple[str, int] | None:
+        try:
+            with self._database.reading() as session:
+                row = session.execute(
+                    select(Instance.sha256, Instance.series_id).where(
+                        Instance.key == key, Instance.removed_at.is_(None)
+                    )
+                ).first()
+        except UNAVAILABLE as error:
+            raise RefusedError("database_unavailable", "database unavailable, send again later") from error
+        return None if row is None else (row.sha256, row.series_id)
+
+    def _conflict(self, head: Head) -> None:
+        text = "an instance was sent again with other content under the same UID; the first one is kept"
+        self._alert("conflicting_instance", head.sop_instance_uid, text)
+        raise RefusedError("conflicting_instance", "other content is stored under this SOP Instance UID")
+
+    def _alert(self, kind: str, subject: str, text: str) -> None:
+        try:
+            with self._database.transaction() as session:
+                alerts.raise_alert(session, kind, subject, text)
+        except UNAVAILABLE:
+            log.warning("%s: %s [%s]", kind, text, subject)
+
+    # The writing thread.
+
+    def _run(self) -> None:
+        ending = False
+        while not ending:
+            batch = [self._queue.get()]
+            while len(batch) < BATCH and not self._queue.empty():
+                batch.append(self._queue.get())
+            ending = None in batch
+            work = [item for item in batch if item is not None]
+            if work and not self._write(work, last_try=len(work) == 1):
+                for item in work:  # one of them broke the transaction: each gets its own
+                    self._write([item], last_try=True)
+
+    def _write(self, work: Sequence[_Work], *, last_try: bool) -> bool:
+        try:
+            with self._database.transaction() as session:
+                verdicts = self._apply(session, [item.change for item in work])
+        except SQLAlchemyError as error:
+            self._series.clear()  # counts and ids of what was rolled back
+            if not last_try and not isinstance(error, UNAVAILABLE):
+                return False
+            for item in work:
+                item.future.set_exception(error)
+            return True
+        for item, verdict in zip(work, verdicts, strict=True):
+            item.future.set_result(verdict)
+        return True
+
+    def _apply(self, session: Session, changes: Sequence[_Row | _Release]) -> list[tuple[_Verdict, int]]:
+        return [
+            self._insert(session, change) if isinstance(change, _Row) else _note_release(session, change)
+            for change in changes
+        ]
+
+    def _insert(self, session: Session, row: _Row) -> tuple[_Verdict, int]:
+        known = self._known_series(session, row)
+        existing = session.execute(
+            select(Instance.id, Instance.sha256, Instance.removed_at).where(
+                Instance.series_id == known.series_id, Instance.sop_instance_uid == row.head.sop_instance_uid
+            )
+        ).first()
+        if existing is not None and existing.sha256 != row.sha256:
+            return _Verdict.CONFLICT, known.series_id
+        if existing is not None and existing.removed_at is None:
+            return _Verdict.DUPLICATE, known.series_id
+        if existing is None and not known.has_room(row.size_bytes, self._settings):
+            return _Verdict.TOO_LARGE, known.series_id
+        # Locks the series' row before the instance gets its id: closing counts on that (Job.last_instance_id).
+        session.execute(
+            update(Series)
+            .where(Series.id == known.series_id)
+            .values(
+                opened_at=case((Series.closed_at.is_not(None), row.received_at), else_=Series.opened_at),
+                last_received_at=row.received_at,
+                calling_ae=row.calling_ae or Series.calling_ae,
+                called_ae=row.called_ae or Series.called_ae,
+                released_at=None,
+                closed_at=None,
+                closed_by=None,
+            )
+        )
+        if existing is not None:  # sent again after retention had removed its file
+            session.execute(
+                update(Instance)
+                .where(Instance.id == existing.id)
+                .values(removed_at=None, received_at=row.received_at, size_bytes=row.size_bytes)
+            )
+        else:
+            session.add(
+                Instance(
+                    series_id=known.series_id,
+                    sop_instance_uid=row.head.sop_instance_uid,
+                    sop_class_uid=row.head.sop_class_uid,
+                    transfer_syntax_uid=row.transfer_syntax_uid,
+                    key=row.key,
+                    size_bytes=row.size_bytes,
+                    sha256=row.sha256,
+                    received_at=row.received_at,
+                )
+            )
+            session.flush()
+            known.count += 1
+            known.size_bytes += row.size_bytes
+        return _Verdict.STORED, known.series_id
+
+    def _known_series(self, session: Session, row: _Row) -> _Known:
+        uids = (row.head.study_instance_uid, row.head.series_instance_uid)
+        known = self._series.get(uids)
+        if known is not None:
+            return known
+        series = session.scalars(
+            select(Series).where(Series.study_instance_uid == uids[0], Series.series_instance_uid == uids[1])
+        ).first()
+        if series is None:
+            series = Series(
+                study_instance_uid=uids[0],
+                series_instance_uid=uids[1],
+                calling_ae=row.calling_ae,
+                called_ae=row.called_ae,
+                first_received_at=row.received_at,
+                last_received_at=row.received_at,
+                opened_at=row.received_at,
+            )
+            session.add(series)
+            session.flush()
+        count, size = session.execute(
+            select(func.count(), func.coalesce(func.sum(Instance.size_bytes), 0)).where(
+                Instance.series_id == series.id
+            )
+        ).one()
+        while len(self._series) >= CACHED_SERIES:
+            del self._series[next(iter(self._series))]
+        known = self._series[uids] = _Known(series.id, count, int(size))
+        return known
+
+
+@dataclass(slots=True)
+class _Known:
+    """A series that the writing thread knows, so that it need not count at each instance."""
+
+    series_id: int
+    count: int
+    size_bytes: int
+
+    def has_room(self, size: int, settings: Settings) -> bool:
+        return (
+            self.count < settings.max_series_instances
+            and self.size_bytes + size <= settings.max_series_mb * MEBIBYTE
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Release:
+    series_ids: tuple[int, ...]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    change: _Row | _Release
+    future: Future[tuple[_Verdict, int]]
+
+
+def _note_release(session: Session, release: _Release) -> tuple[_Verdict, int]:
+    session.execute(
+        update(Series)
+        .where(Series.id.in_(release.series_ids), Series.closed_at.is_(None))
+        .values(released_at=release.at)
+    )
+    return _Verdict.STORED, 0

@@ -1,0 +1,164 @@
+"""The keeper puts disk, database and queue in agreement, again and again; one in the whole node is elected.
+
+Every round: series that are complete get their jobs, leases of dead workers are taken back, and what waits
+without a fresh hint gets one. At start and every minute: files without rows are adopted, rows without files
+raise alerts, unfinished files are removed, late deliveries raise alerts, and slices past their retention go.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from sqlalchemy import delete, select, update
+
+from service import closing, deliveries, jobs, reconcile
+from service.database import UNAVAILABLE
+from service.tables import Lock, ProcessBeat, now
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from service.database import Database
+    from service.dispatch import Dispatcher
+    from service.inbox import Inbox
+    from service.settings import Settings
+    from service.store import Store
+
+log = logging.getLogger(__name__)
+
+LOCK_NAME = "keeper"
+LOCK_SECONDS = 30.0  # a dead keeper is replaced after so long
+SWEEP_SECONDS = 60.0  # between two comparisons of disk and database
+WHOLE_SECONDS = 3600.0  # between two that look at every file and row
+CHANGED_SECONDS = 10 * 60.0  # the others look into folders that changed so lately: several sweeps see each
+DEAD_BEAT_DAYS = 1.0  # beats of processes that ended are forgotten after so long
+
+
+class Keeper:
+    """The keeper's thread.
+
+    Parameters
+    ----------
+    owner
+        Name of this process; the elected keeper's name stands in the row of its lock.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        store: Store,
+        inbox: Inbox,
+        dispatcher: Dispatcher,
+        *,
+        owner: str,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._store = store
+        self._inbox = inbox
+        self._dispatcher = dispatcher
+        self._owner = owner
+        self._stop = threading.Event()
+        self._swept_at = -SWEEP_SECONDS
+        self._whole_at = -WHOLE_SECONDS
+        self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the current round, and let another one be elected at once."""
+        self._stop.set()
+        self._thread.join()
+        try:
+            with self._database.transaction() as session:
+                session.execute(delete(Lock).where(Lock.name == LOCK_NAME, Lock.owner == self._owner))
+        except UNAVAILABLE:
+            log.warning("the keeper's lock could not be given back; it runs out by itself")
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                if elect(self._database, self._owner):
+                    self.round()
+            except UNAVAILABLE as error:
+                log.warning("the database does not answer: %s", type(error).__name__)
+            except Exception:
+                log.exception("a round of the keeper failed; the next one tries again")
+            self._stop.wait(self._settings.keeper_seconds)
+
+    def round(self) -> None:
+        """Do one round."""
+        closing.close_due(self._database, self._settings)
+        jobs.take_back_expired(self._database)
+        deliveries.take_back_expired(self._database)
+        self._send_hints()
+        if time.monotonic() - self._swept_at >= SWEEP_SECONDS:
+            self.sweep()
+            self._swept_at = time.monotonic()
+
+    def _send_hints(self) -> None:
+        stale = now() - timedelta(seconds=self._settings.redispatch_seconds)
+        for job_id, lane in jobs.take_for_dispatch(self._database, older_than=stale):
+            self._dispatcher.score(job_id, lane)
+        for delivery_id in deliveries.take_for_dispatch(self._database, older_than=stale):
+            self._dispatcher.deliver(delivery_id)
+
+    def sweep(self) -> None:
+        """Compare disk and database, each part on its own: a fault in one does not stop the others.
+
+        At first and every hour whole, between only what changed.
+        """
+        started = time.monotonic()
+        whole = started - self._whole_at >= WHOLE_SECONDS
+        since = None if whole else time.time() - CHANGED_SECONDS
+        if whole:
+            self._whole_at = started
+        parts: tuple[Callable[[], object], ...] = (
+            lambda: reconcile.adopt_files(self._store, self._database, self._inbox, changed_since=since),
+            lambda: reconcile.check_rows(self._database, self._store) if whole else None,
+            lambda: reconcile.remove_expired(self._database, self._inbox, self._settings.retention_days),
+            lambda: deliveries.alert_overdue(
+                self._database, after_seconds=self._settings.delivery_alert_seconds
+            ),
+            self._forget_beats,
+        )
+        for part in parts:
+            elect(self._database, self._owner)  # a long sweep keeps the lock
+            try:
+                part()
+            except UNAVAILABLE:
+                raise
+            except Exception:
+                log.exception("a part of the keeper's sweep failed")
+
+    def _forget_beats(self) -> None:
+        with self._database.transaction() as session:
+            session.execute(
+                delete(ProcessBeat).where(ProcessBeat.seen_at < now() - timedelta(days=DEAD_BEAT_DAYS))
+            )
+
+
+def elect(database: Database, owner: str) -> bool:
+    """Take or keep the keeper's lock; False while another process holds it."""
+    with database.transaction() as session:
+        moment = now()
+        until = moment + timedelta(seconds=LOCK_SECONDS)
+        kept = session.execute(
+            update(Lock)
+            .where(Lock.name == LOCK_NAME, (Lock.owner == owner) | (Lock.until < moment))
+            .values(owner=owner, until=until)
+        )
+        if kept.rowcount:  # type: ignore[attr-defined]
+            return True
+        if session.scalars(select(Lock).where(Lock.name == LOCK_NAME)).first() is not None:
+            return False
+        # Two that insert at once: the second meets the primary key, and its round fails harmlessly.
+        session.add(Lock(name=LOCK_NAME, owner=owner, until=until))
+        return True
