@@ -1,0 +1,190 @@
+"""Rows for tests of what reads the database: series, jobs, results, deliveries, alerts, beats."""
+
+from __future__ import annotations
+
+import math
+import random
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from pydicom.uid import generate_uid
+from sqlalchemy.orm import Session
+
+from calcium.risk import RiskGroup
+from service.database import Database, upgrade
+from service.tables import (
+    Alert,
+    Delivery,
+    Instance,
+    Job,
+    JobEvent,
+    OutputObject,
+    ProcessBeat,
+    Result,
+    Series,
+    now,
+)
+
+WEIGHTS = {
+    "name": "first", "version": "1", "sha256": "0" * 64, "training_data": "simulated", "validated_by_site": False,
+}  # fmt: skip
+
+
+def database(folder: Path) -> Database:
+    """Return an embedded database, made by the migrations."""
+    made = Database(f"sqlite:///{folder / 'agatston.db'}")
+    upgrade(made)
+    return made
+
+
+def beats(session: Session, *kinds: str) -> None:
+    """Let processes be alive."""
+    for kind in kinds or ("scp", "api", "worker", "keeper"):
+        session.merge(ProcessBeat(name=f"{kind}@test:1", kind=kind, seen_at=now(), detail={"version": "0.1.0"}))
+
+
+def add_job(
+    session: Session,
+    *,
+    state: str = "scored",
+    agatston: float | None = None,
+    at: datetime | None = None,
+    delivery: str | None = "delivered",
+    instances: int = 2,
+    **columns: object,
+) -> Job:
+    """Add a series with instances, a job, its history, and a result and objects where it is scored."""
+    at = at or now()
+    series = Series(
+        study_instance_uid=generate_uid(), series_instance_uid=generate_uid(), calling_ae="SCANNER",
+        called_ae="AGATSTON", first_received_at=at, last_received_at=at, closed_at=at, closed_by="release",
+    )  # fmt: skip
+    session.add(series)
+    session.flush()
+    for _ in range(instances):
+        uid = generate_uid()
+        session.add(
+            Instance(
+                series_id=series.id, sop_instance_uid=uid, sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+                transfer_syntax_uid="1.2.840.10008.1.2.1", key=f"inbox/{uid}", size_bytes=1, sha256="0" * 64,
+            )  # fmt: skip
+        )
+    session.flush()
+    job = Job(
+        series_id=series.id, state=state, instances_sha256="0" * 64, last_instance_id=instances, created_at=at,
+        not_before=at, **columns,
+    )  # fmt: skip
+    session.add(job)
+    session.flush()
+    session.add(JobEvent(job_id=job.id, event="open", state="waiting", actor="keeper", at=at))
+    if state in {"scored", "superseded"} and agatston is not None:
+        job.attempts, job.started_at, job.ended_at = 1, at, at + timedelta(seconds=3)
+        job.seconds = {"read": 0.4, "resample": 0.3, "localise": 0.8, "regress": 0.5}
+        session.add(JobEvent(job_id=job.id, event="claim", state="running", actor="worker@host:7", at=at))
+        session.add(
+            JobEvent(
+                job_id=job.id, event="score", state="scored", actor="worker@host:7:" + "a" * 32,
+                at=at + timedelta(seconds=3),
+            )  # fmt: skip
+        )
+        session.add(result(job.id, agatston))
+        if delivery:
+            add_object(session, job, delivery)
+    session.flush()
+    return job
+
+
+def result(job_id: str, agatston: float) -> Result:
+    """Return a result whose slice scores add up to its total."""
+    bell = [math.exp(-(((number - 30) / 9) ** 2)) for number in range(70)]
+    scores = [value * agatston * 2 / sum(bell) for value in bell]  # total = sum * 1.5 mm / 3.0 mm
+    return Result(
+        job_id=job_id, agatston=agatston, agatston_low=agatston * 0.6, agatston_high=agatston * 1.5,
+        volume_mm3=agatston * 0.8, risk_group=RiskGroup.of(agatston).label,
+        heart_box_mm=[[-60.0, -80.0, -210.0], [70.0, 50.0, -105.0]],
+        slice_scores=[
+            {"z_mm": -210 + 1.5 * number, "agatston": value if value > 0.05 else 0.0, "volume_mm3": value}
+            for number, value in enumerate(scores)
+        ],
+        warnings=[], weights=WEIGHTS,
+    )  # fmt: skip
+
+
+def add_object(session: Session, job: Job, delivery: str, kind: str = "sr3d", **columns: object) -> Delivery:
+    """Add a written object and its delivery."""
+    uid = generate_uid()
+    written = OutputObject(
+        job_id=job.id, kind=kind, sop_class_uid="1.2.840.10008.5.1.4.1.1.88.34", sop_instance_uid=uid,
+        key=f"outbox/{uid}", size_bytes=23456, sha256="0" * 64,
+    )  # fmt: skip
+    session.add(written)
+    session.flush()
+    moment = now() if delivery == "delivered" else None
+    sent = Delivery(object_id=written.id, destination="pacs", state=delivery, attempts=1, delivered_at=moment)
+    for name, value in columns.items():
+        setattr(sent, name, value)
+    session.add(sent)
+    session.flush()
+    return sent
+
+
+def add_alert(session: Session, text: str = "2 objects wait for pacs for more than 60 minutes") -> Alert:
+    """Add an alert."""
+    alert = Alert(kind="delivery_overdue", subject="pacs", text=text, count=3)
+    session.add(alert)
+    session.flush()
+    return alert
+
+
+def many_jobs(session: Session, count: int, *, seed: int = 1) -> None:
+    """Add many jobs in a few statements, spread over two years."""
+    chance = random.Random(seed)  # noqa: S311 (no secret)
+    start = now() - timedelta(days=730)
+    states = ["scored"] * 70 + ["not_eligible"] * 25 + ["failed"] * 3 + ["superseded"] * 2
+    moments = [start + timedelta(days=730) * (number / count) for number in range(count)]
+    session.execute(
+        Series.__table__.insert(),
+        [
+            {
+                "id": number + 1, "study_instance_uid": f"1.2.3.{number}", "series_instance_uid": f"1.2.4.{number}",
+                "calling_ae": "SCANNER", "called_ae": "AGATSTON", "closed_at": moments[number],
+            }  # fmt: skip
+            for number in range(count)
+        ],
+    )
+    jobs = [
+        {
+            "id": f"00000000-0000-4000-8000-{number:012d}", "series_id": number + 1, "instances_sha256": "0" * 64,
+            "state": chance.choice(states), "created_at": moments[number], "not_before": moments[number],
+            "last_instance_id": 0, "reason": "contrast enhanced", "revision": 1,
+        }  # fmt: skip
+        for number in range(count)
+    ]
+    session.execute(Job.__table__.insert(), jobs)
+    scored = [job for job in jobs if job["state"] == "scored"]
+    session.execute(
+        Result.__table__.insert(),
+        [
+            {
+                "job_id": job["id"], "agatston": 12.0, "volume_mm3": 9.0, "risk_group": "moderate",
+                "heart_box_mm": [], "slice_scores": [], "weights": WEIGHTS,
+            }  # fmt: skip
+            for job in scored
+        ],
+    )
+    session.execute(
+        OutputObject.__table__.insert(),
+        [
+            {
+                "id": number + 1, "job_id": job["id"], "kind": "sr3d", "sop_class_uid": "1.2", "size_bytes": 1,
+                "sop_instance_uid": f"1.2.5.{number}", "key": f"outbox/{number}", "sha256": "0" * 64,
+            }  # fmt: skip
+            for number, job in enumerate(scored)
+        ],
+    )
+    session.execute(
+        Delivery.__table__.insert(),
+        [
+            {"object_id": number + 1, "destination": "pacs", "state": "delivered"} for number in range(len(scored))
+        ],
+    )
