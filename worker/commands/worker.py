@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--queues", default=",".join(QUEUES), metavar="NAMES",
-        help=f"which of {', '.join(QUEUES)} to serve (default: all; delivery then runs in a process of its own)",
+        help=f"which of {', '.join(QUEUES)} to serve (default: all; delivery in its own process)",
     )  # fmt: skip
     parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from worker.report.document import SERIES_NUMBER, object_uid, scoring_digest, series_uid
 
@@ -46,8 +46,8 @@ def new_object(
     dataset.SeriesDescription = description
     dataset.InstanceNumber = config.revision
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.MediaStorageSOPClassUID = sop_class_uid
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.file_meta.MediaStorageSOPClassUID = UID(sop_class_uid)
+    dataset.file_meta.MediaStorageSOPInstanceUID = UID(dataset.SOPInstanceUID)
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     return dataset
 

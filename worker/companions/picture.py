@@ -13,7 +13,7 @@ Drawn so that the smallest text is still read when a viewer shows the page at ha
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -156,7 +156,7 @@ def _axial_row(figure: Figure, result: ScoringResult, shown: tuple[SliceScore, .
     figure.text(0.03, 0.465, legend, color=DIM, size=SMALL, va="top")
 
 
-def _label(axes: Axes, x: float, y: float, text: str, **style: object) -> None:
+def _label(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
     """Write on an image so that it is read on bone and on air."""
     outline = [withStroke(linewidth=3, foreground=PAPER)]
     axes.text(x, y, text, transform=axes.transAxes, color=INK, path_effects=outline, **style)

@@ -69,7 +69,7 @@ class Scored:
         return _tracking(self.series_uid, identifier)
 
 
-def scored_report(subject: Scored, *, coordinates_3d: bool) -> Dataset:
+def scored_report(subject: Scored, *, coordinates_3d: bool) -> hd.ContainerContentItem:
     """Return the root container of the report of a scored series.
 
     Parameters
@@ -91,7 +91,9 @@ def scored_report(subject: Scored, *, coordinates_3d: bool) -> Dataset:
     return root
 
 
-def not_eligible_report(series: CTSeries, reason: Caution, device: Device) -> Dataset:
+def not_eligible_report(
+    series: CTSeries, reason: Caution, device: Device
+) -> hd.ContainerContentItem:
     """Return the root container of the report of a series that gets no score, with the reason.
 
     Unknown is not zero: there is no number in it at all. An empty NUM with a qualifier would be legal
@@ -116,7 +118,9 @@ def _tracking(series_uid: str, identifier: str) -> hd.TrackingIdentifier:
     return hd.TrackingIdentifier(uid=derive_uid("tracking", series_uid, identifier), identifier=identifier)
 
 
-def _root(device: Device, groups: Sequence[hd.MeasurementsAndQualitativeEvaluations]) -> Dataset:
+def _root(
+    device: Device, groups: Sequence[hd.MeasurementsAndQualitativeEvaluations]
+) -> hd.ContainerContentItem:
     observer = hd.ObserverContext(
         observer_type=standard.DCM.Device,
         observer_identifying_attributes=hd.DeviceObserverIdentifyingAttributes(
@@ -259,7 +263,7 @@ def _study_quality(cautions: Iterable[Caution]) -> Code:
     return codes.QUALITY_POOR if flawed else codes.QUALITY_GOOD
 
 
-def _evaluations(quality: Code, cautions: Sequence[Caution]) -> Dataset:
+def _evaluations(quality: Code, cautions: Sequence[Caution]) -> hd.ContainerContentItem:
     """TID 1500 rows 9 to 11: statements on the whole study."""
     container = _container(codes.QUALITATIVE_EVALUATIONS)
     items = [_code(codes.STUDY_QUALITY, quality)]
@@ -292,15 +296,15 @@ def _decimal(value: float, decimals: int) -> str:
     return f"{round(value, decimals) + 0.0:.{decimals}f}"
 
 
-def _container(name: Code) -> Dataset:
+def _container(name: Code) -> hd.ContainerContentItem:
     return hd.ContainerContentItem(name, is_content_continuous=False, relationship_type="CONTAINS")
 
 
-def _code(name: Code, value: Code | hd.CodedConcept) -> Dataset:
+def _code(name: Code, value: Code | hd.CodedConcept) -> hd.CodeContentItem:
     return hd.CodeContentItem(name, value, relationship_type="CONTAINS")
 
 
-def _text(name: Code, value: str) -> Dataset:
+def _text(name: Code, value: str) -> hd.TextContentItem:
     return hd.TextContentItem(name, value, relationship_type="CONTAINS")
 
 

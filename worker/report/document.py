@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import highdicom.sr as hd
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom.dataset import Dataset
-from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
+from pydicom.uid import UID, Comprehensive3DSRStorage, ComprehensiveSRStorage
 
 from worker.identity import (
     IMPLEMENTATION_CLASS_UID,
@@ -163,7 +163,7 @@ def finish(dataset: Dataset, series: CTSeries, config: ReportConfig) -> Dataset:
     dataset.DeviceSerialNumber = device.software_version  # type 1 where enhanced equipment is asked for
     dataset.ContributingEquipmentSequence = [_contribution(device, moment)]
     meta = dataset.file_meta
-    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     return dataset
 
