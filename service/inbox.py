@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import bindparam, case, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from calcium.errors import ResourcesError
@@ -24,7 +24,7 @@ from service.database import UNAVAILABLE
 from service.settings import MEBIBYTE
 from service.statuses import RefusedError
 from service.store import inbox_key
-from service.tables import Instance, Series, now
+from service.tables import Instance, Series, UtcDateTime, now
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +43,33 @@ BATCH = 256  # rows a commit at most
 STRIPES = 1024  # locks; two instances share one by chance and then only wait for each other
 CACHED_SERIES = 4096
 COMMIT_SECONDS = 120.0  # longer than any timeout of the database: the answer always comes from there
+
+
+MOMENT = bindparam("moment", type_=UtcDateTime())
+# The statements of each instance, built once: building them costs more than SQLite takes to run them.
+FIND = select(Instance.id, Instance.sha256, Instance.removed_at).where(
+    Instance.series_id == bindparam("series_id"), Instance.sop_instance_uid == bindparam("uid")
+)
+TOUCH = (
+    update(Series)
+    .where(Series.id == bindparam("series_id"))
+    .values(
+        opened_at=case((Series.closed_at.is_not(None), MOMENT), else_=Series.opened_at),
+        last_received_at=MOMENT,
+        # An adopted file has no sender.
+        calling_ae=func.coalesce(func.nullif(bindparam("calling"), ""), Series.calling_ae),
+        called_ae=func.coalesce(func.nullif(bindparam("called"), ""), Series.called_ae),
+        released_at=None,
+        closed_at=None,
+        closed_by=None,
+    )
+)
+RESTORE = (
+    update(Instance)
+    .where(Instance.id == bindparam("instance_id"))
+    .values(removed_at=None, received_at=MOMENT, size_bytes=bindparam("size"))
+)
+INSERT = insert(Instance)
 
 
 class Outcome(StrEnum):
@@ -254,11 +281,9 @@ class Inbox:
 
     def _insert(self, session: Session, row: _Row) -> tuple[_Verdict, int]:
         known = self._known_series(session, row)
-        existing = session.execute(
-            select(Instance.id, Instance.sha256, Instance.removed_at).where(
-                Instance.series_id == known.series_id, Instance.sop_instance_uid == row.head.sop_instance_uid
-            )
-        ).first()
+        connection = session.connection()
+        uids = {"series_id": known.series_id, "uid": row.head.sop_instance_uid}
+        existing = connection.execute(FIND, uids).first()
         if existing is not None and existing.sha256 != row.sha256:
             return _Verdict.CONFLICT, known.series_id
         if existing is not None and existing.removed_at is None:
@@ -266,39 +291,32 @@ class Inbox:
         if existing is None and not known.has_room(row.size_bytes, self._settings):
             return _Verdict.TOO_LARGE, known.series_id
         # Locks the series' row before the instance gets its id: closing counts on that (Job.last_instance_id).
-        session.execute(
-            update(Series)
-            .where(Series.id == known.series_id)
-            .values(
-                opened_at=case((Series.closed_at.is_not(None), row.received_at), else_=Series.opened_at),
-                last_received_at=row.received_at,
-                calling_ae=row.calling_ae or Series.calling_ae,
-                called_ae=row.called_ae or Series.called_ae,
-                released_at=None,
-                closed_at=None,
-                closed_by=None,
-            )
+        connection.execute(
+            TOUCH,
+            {
+                "series_id": known.series_id,
+                "moment": row.received_at,
+                "calling": row.calling_ae,
+                "called": row.called_ae,
+            },
         )
         if existing is not None:  # sent again after retention had removed its file
-            session.execute(
-                update(Instance)
-                .where(Instance.id == existing.id)
-                .values(removed_at=None, received_at=row.received_at, size_bytes=row.size_bytes)
-            )
+            restored = {"instance_id": existing.id, "moment": row.received_at, "size": row.size_bytes}
+            connection.execute(RESTORE, restored)
         else:
-            session.add(
-                Instance(
-                    series_id=known.series_id,
-                    sop_instance_uid=row.head.sop_instance_uid,
-                    sop_class_uid=row.head.sop_class_uid,
-                    transfer_syntax_uid=row.transfer_syntax_uid,
-                    key=row.key,
-                    size_bytes=row.size_bytes,
-                    sha256=row.sha256,
-                    received_at=row.received_at,
-                )
+            connection.execute(
+                INSERT,
+                {
+                    "series_id": known.series_id,
+                    "sop_instance_uid": row.head.sop_instance_uid,
+                    "sop_class_uid": row.head.sop_class_uid,
+                    "transfer_syntax_uid": row.transfer_syntax_uid,
+                    "key": row.key,
+                    "size_bytes": row.size_bytes,
+                    "sha256": row.sha256,
+                    "received_at": row.received_at,
+                },
             )
-            session.flush()
             known.count += 1
             known.size_bytes += row.size_bytes
         return _Verdict.STORED, known.series_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import ssl
 import threading
@@ -47,12 +48,26 @@ TRANSFER_SYNTAXES = (
     uid.JPEG2000Lossless,
     uid.JPEG2000,
 )
+BIND_SECONDS = 5.0  # so long a port may still be taken
 PREAMBLE = bytes(128) + b"DICM"  # PS3.10 section 7.1
 
 # A-ASSOCIATE-RJ: (result, source, reason), PS3.8 Table 9-21.
 REJECT_CALLING_AE = (0x01, 0x01, 0x03)
 REJECT_CALLED_AE = (0x01, 0x01, 0x07)
 REJECT_LIMIT = (0x02, 0x03, 0x02)
+
+
+def _bind(entity: AE, settings: Settings, handlers: list[Any]) -> Server:
+    # The previous process, killed a moment ago or stopping, may still hold the port.
+    end = time.monotonic() + BIND_SECONDS
+    tls = tls_context(settings)
+    while True:
+        try:
+            return Server(entity, settings, handlers, tls)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > end:
+                raise
+            time.sleep(0.2)
 
 
 class Scp:
@@ -87,7 +102,7 @@ class Scp:
             (evt.EVT_ABORTED, self._on_aborted),
         ]
         try:
-            self._server = Server(self._entity(), settings, handlers, tls_context(settings))
+            self._server = _bind(self._entity(), settings, handlers)
         except ssl.SSLError as error:
             raise SettingsError(
                 f"AGATSTON_TLS_CERTIFICATE: the TLS files do not fit: {error.reason}"
