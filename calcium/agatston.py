@@ -116,7 +116,8 @@ def _calcium(volume: CTVolume, mask: NDArray[np.bool_]) -> _Calcium:
     maximum = np.zeros(int(place.max(initial=-1)) + 1, np.int16)
     np.maximum.at(maximum, place, hu)
     weight = np.searchsorted(WEIGHT_STEPS_HU, maximum, side="right")
-    return _Calcium(index, lesion, hu, weight[place] * geometry.pixel_area_mm2)
+    credit = weight[place].astype(np.float64) * geometry.pixel_area_mm2
+    return _Calcium(index, lesion, hu, credit)
 
 
 def score_mask(
@@ -150,8 +151,9 @@ def score_mask(
     calcium = _calcium(volume, chosen)
     geometry = volume.geometry
     slices, increment = geometry.shape[0], geometry.spacing_mm[0]
-    per_slice = np.bincount(calcium.index[:, 0], calcium.credit, slices)
-    voxels_per_slice = np.bincount(calcium.index[:, 0], minlength=slices)
+    per_slice = np.bincount(calcium.index[:, 0], calcium.credit, slices).astype(np.float64)
+    voxels = np.bincount(calcium.index[:, 0], minlength=slices)
+    volumes = voxels.astype(np.float64) * geometry.voxel_volume_mm3
     count = int(calcium.lesion.max(initial=-1)) + 1
     size = np.bincount(calcium.lesion, minlength=count)
     share = np.bincount(calcium.lesion, calcium.credit, count) * increment / AGATSTON_SLICE_MM
@@ -171,9 +173,9 @@ def score_mask(
     )
     return ReferenceScore(
         agatston=float(per_slice.sum()) * increment / AGATSTON_SLICE_MM,
-        volume_mm3=float(voxels_per_slice.sum()) * geometry.voxel_volume_mm3,
+        volume_mm3=float(volumes.sum()),
         slice_agatston=per_slice,
-        slice_volume=voxels_per_slice * geometry.voxel_volume_mm3,
+        slice_volume=volumes,
         lesions=tuple(sorted(lesions, key=lambda lesion: (-lesion.agatston, lesion.centroid_mm))),
     )
 

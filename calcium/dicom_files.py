@@ -23,7 +23,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from calcium.errors import ResourcesError, SeriesError, TooLargeError, UnreadableInstanceError
 
-MAX_HEADER_BYTES = 64 << 20
+MAX_HEADER_BYTES = 32 << 20
 """Most bytes before the pixel data; the functional groups of 4,000 frames need about 10 MB."""
 PREAMBLE_BYTES = 128
 """PS3.10 7.1: 128 bytes of preamble, then the prefix DICM."""
@@ -273,9 +273,9 @@ def read_header(path: Path, keywords: Collection[str] | None = None) -> Header:
             implicit, little = (syntax.is_implicit_VR, syntax.is_little_endian) if known else (False, True)
             tags = None if keywords is None else [Tag(keyword) for keyword in keywords]
             body = read_dataset(source, implicit, little, stop_when=_stop, specific_tags=tags)  # type: ignore[arg-type]
-            implicit, little = body.original_encoding
-            dataset = FileDataset(path, body, None, meta, bool(implicit), bool(little))
-            dataset.set_original_encoding(bool(implicit), bool(little), body.original_character_set)
+            implicit, little = (bool(flag) for flag in body.original_encoding)
+            dataset = FileDataset(path, body, None, meta, implicit, little)
+            dataset.set_original_encoding(implicit, little, body.original_character_set)
             pixels = _pixel_element(source, dataset)
             if pixels is None and source.tell() >= MAX_HEADER_BYTES:
                 raise TooLargeError(f"{name} has more than {MAX_HEADER_BYTES >> 20} MiB before its pixel data")

@@ -116,7 +116,7 @@ def _padded_part(volume: CTVolume, voxels: VoxelBox) -> float:
     Padding is -1024 HU, or the lowest value of the volume, in every slice of the box; air is never so even.
     """
     part = volume.hu[voxels.slices]
-    padded = (part <= max(int(volume.hu.min()), AIR_HU)).all(axis=0)
+    padded: NDArray[np.bool_] = np.all(part <= max(int(volume.hu.min()), AIR_HU), axis=0)
     rows, columns = padded.shape
     y = (np.arange(rows) - (rows - 1) / 2)[:, None] / (rows / 2)
     x = (np.arange(columns) - (columns - 1) / 2)[None, :] / (columns / 2)

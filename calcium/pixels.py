@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
     JPEG2000,
     UID,
@@ -101,7 +101,7 @@ def _encapsulated(header: Header, frames: list[Frame]) -> Iterator[tuple[Frame, 
         raise PixelDataError(f"transfer syntax {syntax} is not supported", uid=uid)
     plain = layout.rows * layout.columns * 2
     limit = plain * MAX_EXPANSION + SLACK_BYTES
-    options = {
+    options: dict[str, Any] = {
         "rows": layout.rows,
         "columns": layout.columns,
         "bits_allocated": 16,
@@ -117,7 +117,7 @@ def _encapsulated(header: Header, frames: list[Frame]) -> Iterator[tuple[Frame, 
     with open_source(header, pixels.offset + limit * len(frames)) as source:
         source.seek(pixels.offset)
         found = 0
-        for frame, data in zip(frames, generate_frames(source, number_of_frames=len(frames)), strict=False):  # type: ignore[arg-type]
+        for frame, data in zip(frames, generate_frames(source, number_of_frames=len(frames)), strict=False):
             found += 1
             if len(data) > limit:
                 raise PixelDataError(f"a compressed frame of {len(data)} bytes for {plain}", uid=uid)

@@ -56,13 +56,14 @@ def overlap_weights(volume_geometry: VolumeGeometry, thickness_mm: float) -> NDA
     low = np.arange(slices) * spacing
     new_low = np.arange(count)[:, None] * INCREMENT_MM
     overlap = np.minimum(low + thickness_mm, new_low + THICKNESS_MM) - np.maximum(low, new_low)
-    weights = np.maximum(overlap, 0.0)
+    weights: NDArray[np.float64] = np.maximum(overlap, 0.0)
     weights[weights < FUZZ_MM] = 0.0
     covered = weights.sum(axis=1)
     for index in np.flatnonzero(covered == 0.0):  # a gap wider than 3 mm: the nearest slice stands in
         centre = new_low[index, 0] + THICKNESS_MM / 2
         weights[index, np.abs(low + thickness_mm / 2 - centre).argmin()] = 1.0
-    return weights / weights.sum(axis=1, keepdims=True)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights
 
 
 def resample(volume: CTVolume) -> CTVolume:

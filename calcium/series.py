@@ -23,6 +23,7 @@ from calcium.errors import (
     TooLargeError,
 )
 from calcium.frames import MAX_FRAMES, Frame, frames_of, required_text, text
+from calcium.geometry import Point
 from calcium.grid import check_drift, check_same, geometry_of, group_positions, turn_of
 from calcium.pixels import LOSSY, stored_frames, to_hu
 from calcium.volume import CTVolume
@@ -113,6 +114,15 @@ def _check_common(headers: Sequence[Header], uids: Sequence[str]) -> None:
         for name, value in first.items():
             if text(header.dataset, name) != value:
                 raise MixedSeriesError(f"instances of one series differ in {name}", uid=uid)
+
+
+def _check_uids(instances: Sequence[list[Frame]]) -> None:
+    """Refuse one SOP Instance UID on two objects; the same file twice is passed over later."""
+    known: dict[str, list[Point]] = {}
+    for frames in instances:
+        positions = [frame.position_mm for frame in frames]
+        if known.setdefault(frames[0].uid, positions) != positions:
+            raise MixedSeriesError("one SOP Instance UID stands on two different images", uid=frames[0].uid)
 
 
 def _numbered(path: Path) -> tuple[Header, list[Frame]]:
@@ -224,6 +234,7 @@ def read_series(sources: Iterable[Path]) -> CTSeries:
     read = [_numbered(path) for path in paths]
     headers, instances = [header for header, _ in read], [frames for _, frames in read]
     _check_common(headers, [frames[0].uid for frames in instances])
+    _check_uids(instances)
     frames = [frame for part in instances for frame in part]
     if len(frames) > MAX_FRAMES:
         raise TooLargeError(f"{len(frames)} frames exceed {MAX_FRAMES}", uid=frames[0].uid)
