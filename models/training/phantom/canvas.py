@@ -80,17 +80,37 @@ class Canvas:
 
     def inside(self, distance: Array) -> Array:
         """Return the share 0..1 of each voxel that is inside, from a signed distance on the grid."""
-        return np.clip(np.float32(0.5) - distance / self.edge, 0, 1)
+        share = distance * (np.float32(-1) / self.edge)
+        share += np.float32(0.5)
+        return np.clip(share, 0, 1, out=share)
 
     def paint(self, share: Array, hu: float | Array) -> None:
         """Replace `share` of each voxel by `hu`."""
         self.hu += share * (np.float32(hu) - self.hu if isinstance(hu, float) else hu - self.hu)
 
-    def paint_coarse(self, distance: Array, hu: float | Array) -> Array:
-        """Paint the inside of a distance that stands on the companion grid; return the share painted."""
-        share = self.inside(self.fine(distance))
-        self.paint(share, hu)
-        return share
+    def paint_coarse(self, distance: Array, hu: float) -> None:
+        """Paint the inside of a distance that stands on the companion grid, touching only the part near it."""
+        distance = np.broadcast_to(distance, self.coarse_shape)
+        close = distance < 2 * self.edge
+        windows, sources = [], []
+        for axis, (fine, coarse) in enumerate(
+            zip((self.z, self.y, self.x), (c.ravel() for c in reversed(self.coarse)), strict=True)
+        ):
+            others = tuple(a for a in range(3) if a != axis)
+            found = np.flatnonzero(close.any(axis=others))
+            if not found.size:
+                return
+            first, last = max(0, found[0] - 1), min(len(coarse) - 1, found[-1] + 1)
+            low, high = np.searchsorted(fine, [coarse[first], coarse[last]])
+            if low >= high:
+                return
+            windows.append(slice(int(low), int(high)))
+            sources.append(slice(int(first), int(last) + 1))
+        up_z, up_y, up_x = (up[w, s] for up, w, s in zip(self._up, windows, sources, strict=True))
+        wide = np.matmul(up_y, distance[tuple(sources)] @ up_x.T)
+        flat = (up_z @ wide.reshape(len(wide), -1)).reshape([w.stop - w.start for w in windows])
+        part = self.hu[tuple(windows)]
+        part += self.inside(flat) * (np.float32(hu) - part)
 
     def window(self, low: NDArray[np.float64], high: NDArray[np.float64]) -> tuple[slice, slice, slice] | None:
         """Return the (z, y, x) slices of the grid between two corners (x, y, z), or None outside the grid."""
@@ -149,6 +169,14 @@ class Canvas:
             part = share[window]
             np.maximum(part, self.inside(distance), out=part)
         return share
+
+    def paint_tube(self, points: Points, radii: object, hu: float) -> None:
+        """Paint one tube, touching only the part of the grid near it."""
+        reach = float(np.max(np.asarray(radii))) + 2 * float(self.edge)
+        window = self.window(points.min(axis=0) - reach, points.max(axis=0) + reach)
+        if window is not None:
+            part = self.part(window)
+            part.paint(part.tube(points, radii), hu)
 
     def paint_shape(
         self,

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from collections.abc import Callable
+
 import numpy as np
+from numpy.typing import NDArray
 
 from models.training.phantom.heart import Heart
-from models.training.phantom.shapes import Field, Points, arc_length, evenly, smooth, spline
+from models.training.phantom.shapes import Array, Field, Points, arc_length, evenly, smooth, spline
 
 # Guide points in the canonical heart frame (heart.py), mm; the groove they are drawn to; weight of the groove.
 LM = [[13, -56, 24], [21, -58, 26], [31, -64, 25]]
@@ -61,14 +64,12 @@ def _field(points: Points) -> Field:
     return p[:, 0], p[:, 1], p[:, 2]
 
 
-def _gradient(distance: object, points: Points) -> Points:
+def _with_gradient(distance: Callable[[Field], Array], points: Points) -> tuple[NDArray[np.float64], Points]:
+    """Return a distance (n,) and its gradient (n, 3) at points (n, 3), in one evaluation."""
     step = 0.5
-    columns = []
-    for axis in range(3):
-        offset = np.zeros(3)
-        offset[axis] = step
-        columns.append((distance(_field(points + offset)) - distance(_field(points - offset))) / (2 * step))  # type: ignore[operator]
-    return np.stack(columns, axis=1)
+    offsets = np.concatenate((np.zeros((1, 3)), step * np.eye(3), -step * np.eye(3)))
+    values = distance(_field((points[None] + offsets[:, None]).reshape(-1, 3))).reshape(7, -1).astype(np.float64)
+    return values[0], ((values[1:4] - values[4:7]) / (2 * step)).T
 
 
 def _to_groove(heart: Heart, points: Points, pair: tuple[str, str], gap: float, weight: object) -> Points:
@@ -78,11 +79,9 @@ def _to_groove(heart: Heart, points: Points, pair: tuple[str, str], gap: float, 
         values, slopes = [], []
         for name in pair:
 
-            def distance(where: Field, name: str = name) -> np.ndarray:
-                return heart.chamber(name, where)
-
-            values.append(distance(_field(points)) - gap)
-            slopes.append(_gradient(distance, points))
+            value, slope = _with_gradient(heart.chambers[name].distance, points)
+            values.append(value - gap)
+            slopes.append(slope)
         jacobian = np.stack(slopes, axis=1)  # (n, 2, 3)
         residual = np.stack(values, axis=1)  # (n, 2)
         square = jacobian @ jacobian.transpose(0, 2, 1) + 0.05 * np.eye(2)
@@ -94,18 +93,38 @@ def _to_groove(heart: Heart, points: Points, pair: tuple[str, str], gap: float, 
     return smooth(points, 3)
 
 
-def _to_surface(heart: Heart, points: Points, gap: object, *, inward: bool = True) -> Points:
+def _to_surface(heart: Heart, points: Points, gap: object, *, inward: bool = True, steps: int = 6) -> Points:
     """Move points to `gap` mm outside the muscle; without `inward`, only out of it."""
     wanted = np.broadcast_to(np.asarray(gap, np.float64), (len(points),))
-    for _ in range(6):
-        value = heart.muscle(_field(points)) - wanted
+    for _ in range(steps):
+        value, slope = _with_gradient(heart.muscle, points)
+        value = value - wanted
         if not inward:
             value = np.minimum(value, 0)
-        slope = _gradient(heart.muscle, points)
         points = points - np.clip(value, -3, 3)[:, None] * slope / (
             np.sum(slope**2, axis=1, keepdims=True) + 0.1
         )
     return points
+
+
+def _beside_vessels(heart: Heart, points: Points, gap: float, ostium: float) -> Points:
+    """Move points (patient frame) out of aorta and pulmonary trunk, to `gap` mm beside their walls.
+
+    Over the first `ostium` mm the artery leaves the aortic wall.
+    """
+    along = arc_length(points)
+    for name in ("aorta", "trunk"):
+        line, radii = heart.vessels[name]
+        line, radii = line[:30], radii[:30]
+        offset = points[:, None] - line[None]
+        distance = np.linalg.norm(offset, axis=2) - radii
+        nearest = distance.argmin(axis=1)
+        rows = np.arange(len(points))
+        leave = np.clip(along / ostium, 0, 1) if ostium and name == "aorta" else np.ones(len(points))
+        lack = np.maximum(gap * leave - 0.5 * (leave == 0) - distance[rows, nearest], 0)
+        away = offset[rows, nearest]
+        points = points + away / np.linalg.norm(away, axis=1, keepdims=True) * lack[:, None]
+    return smooth(points, 2)
 
 
 def _taper(start: float, end: float, count: int) -> np.ndarray:
@@ -122,8 +141,11 @@ def draw_tree(heart: Heart, rng: np.random.Generator) -> list[Branch]:
     def jitter(guide: list[list[int]]) -> np.ndarray:
         return np.asarray(guide, np.float64) + n(0, 1.3, (len(guide), 3))
 
-    def add(name: str, label: int, canonical: Points, start: float, end: float) -> None:
-        patient = evenly(heart.warp.forward(canonical), max(8, int(arc_length(canonical)[-1] / 1.5)))
+    def add(name: str, label: int, canonical: Points, start: float, end: float, ostium: float = -1.0) -> None:
+        patient = heart.warp.forward(canonical)
+        if ostium >= 0:
+            patient = _beside_vessels(heart, patient, start * scale + 1.0, ostium)
+        patient = evenly(patient, max(8, int(arc_length(patient)[-1] / 1.5)))
         branches.append(Branch(name, label, patient, _taper(start * scale, end * scale, len(patient))))
 
     lm = jitter(LM)
@@ -149,10 +171,10 @@ def draw_tree(heart: Heart, rng: np.random.Generator) -> list[Branch]:
     pda[0] = rca[-1]
 
     keep_lcx = int(rng.uniform(0.55, 1.0) * 60)  # dominance: how far the LCX runs
-    add("LM", 1, spline(lm, 16), 2.4, 2.2)
-    add("LAD", 1, lad, 2.0, 0.9)
-    add("LCX", 2, lcx[:keep_lcx], 1.8, 1.0)
-    add("RCA", 3, rca, 2.1, 1.5)
+    add("LM", 1, spline(lm, 16), 2.4, 2.2, 5.0)
+    add("LAD", 1, lad, 2.0, 0.9, 0.0)
+    add("LCX", 2, lcx[:keep_lcx], 1.8, 1.0, 0.0)
+    add("RCA", 3, rca, 2.1, 1.5, 5.0)
     add("PDA", 3, pda, 1.3, 0.8)
 
     for i, at in enumerate(sorted(rng.choice([8, 13, 18, 24, 32], rng.integers(1, 4), replace=False))):
@@ -195,7 +217,7 @@ def _over_surface(
     for _ in range(max(3, int(length / 4))):
         heading = heading + rng.normal(0, 0.12, 3)
         heading /= np.linalg.norm(heading)
-        moved = _to_surface(heart, (points[-1] + 4 * heading)[None], 1.6)[0]
+        moved = _to_surface(heart, (points[-1] + 4 * heading)[None], 1.6, steps=2)[0]
         heading = 0.6 * heading + 0.4 * (moved - points[-1]) / (np.linalg.norm(moved - points[-1]) + 1e-6)
         points.append(moved)
     return spline(np.array(points), 24)

@@ -83,6 +83,7 @@ class Heart:
     crease: float  # mm over which creases between chambers are filled
     fat: float  # mm, thickness of epicardial fat over the hull of the chambers
     hull: float  # mm, how far the hull bridges grooves
+    fat_waves: np.ndarray  # (n, 4): wave vector 1/mm and phase of the unevenness of the fat
     vessels: dict[str, tuple[Points, np.ndarray]] = field(default_factory=dict)  # points, radii
 
     def chamber(self, name: str, where: Field) -> Array:
@@ -103,7 +104,12 @@ class Heart:
         total = self.chamber(names[0], where)
         for name in names[1:]:
             total = smooth_union(total, self.chamber(name, where), self.hull)
-        return np.asarray(total - np.float32(self.fat), dtype=np.float32)
+        x, y, z = where
+        # Thick over the right ventricle in front and towards the base, thin over the left free wall.
+        level = 0.5 + (-(y + 60) * 0.012 - (x - 25) * 0.008 + z * 0.004)
+        for kx, ky, kz, phase in self.fat_waves.astype(np.float32):
+            level = level + np.float32(0.3) * np.sin(kx * x + ky * y + kz * z + phase)
+        return np.asarray(total - np.float32(self.fat) * np.clip(level, 0.05, 2.0), dtype=np.float32)
 
     def blood(self, where: Field) -> dict[str, Array]:
         """Return the distances to the cavities, canonical coordinates."""
@@ -129,16 +135,16 @@ def draw_heart(rng: np.random.Generator, shift: float = 0.0) -> Heart:
         la_size *= rng.uniform(1.1, 1.3)  # atrial fibrillation: large atrium
     lv_c = np.array([45.0, -53.0, -14.0]) + n(0, 1.5, 3)
     lv_r = np.array([48.0, 34.0, 35.0]) * lv_size * np.exp(n(0, 0.03, 3))
-    rv_c = lv_c + lv_axes[1] * (32.0 + n(0, 2.5)) * lv_size + LONG_AXIS * n(-7.0, 3.0)
-    rv_r = np.array([49.0, 23.0, 33.0]) * rv_size * np.exp(n(0, 0.04, 3))
+    rv_c = lv_c + lv_axes[1] * (32.0 + n(0, 2.5)) * lv_size + LONG_AXIS * n(-11.0, 3.0)
+    rv_r = np.array([50.0, 24.0, 34.0]) * rv_size * np.exp(n(0, 0.04, 3))
     wall = rng.uniform(7.5, 13.0)
     turned = rotation((n(0, 8), n(0, 8), n(0, 10)))
     chambers = {
         "LV": Ellipsoid(tuple(lv_c), tuple(lv_r), lv_axes, taper=0.22),
         "RV": Ellipsoid(tuple(rv_c), tuple(rv_r), rv_axes, taper=0.20),
         "RA": Ellipsoid(
-            tuple(np.array([-23.0, -57.0, -8.0]) + n(0, 2, 3)),
-            tuple(np.array([24.0, 26.0, 35.0]) * ra_size * np.exp(n(0, 0.05, 3))),
+            tuple(np.array([-24.0, -57.0, -3.0]) + n(0, 2, 3)),
+            tuple(np.array([23.0, 26.0, 31.0]) * ra_size * np.exp(n(0, 0.05, 3))),
             turned,
         ),
         "LA": Ellipsoid(
@@ -192,6 +198,7 @@ def draw_heart(rng: np.random.Generator, shift: float = 0.0) -> Heart:
         crease=rng.uniform(5.0, 11.0),
         fat=float(np.clip(rng.gamma(2.0, 1.5), 0.3, 9.0)),
         hull=rng.uniform(16.0, 50.0),
+        fat_waves=np.column_stack([n(0, 1, (4, 3)) / rng.uniform(14, 40, (4, 1)), rng.uniform(0, 2 * np.pi, 4)]),
     )
     _add_vessels(heart, rng)
     return heart

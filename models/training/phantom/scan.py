@@ -131,7 +131,8 @@ def make_scan(seed: int, *, config: PhantomConfig | None = None) -> PhantomScan:
         blood_hu=body.uniform(32, 50),
         muscle_hu=body.uniform(45, 58),
         contrast=_contrast(body) if config.contrast else None,
-        vessel_fat=body.uniform(0.8, 3.5),
+        vessel_fat=body.uniform(0.3, 3.0),
+        pericardium_hu=body.uniform(-60, 45),
         seed=int(body.integers(2**32)),
     )
     burden = draw_burden(calcium, config.calcium, shift)

@@ -10,7 +10,7 @@ from models.training.phantom.canvas import Canvas
 from models.training.phantom.coronaries import Branch
 from models.training.phantom.heart import Heart
 from models.training.phantom.motion import Motion
-from models.training.phantom.shapes import Array, smooth_union
+from models.training.phantom.shapes import Array, Field, smooth_union
 from models.training.phantom.torso import (
     Torso,
     paint_airways,
@@ -33,6 +33,7 @@ class Patient:
     muscle_hu: float
     contrast: dict[str, float] | None  # HU by region (right, left, aorta, veins), None without contrast
     vessel_fat: float  # mm of fat around a coronary artery
+    pericardium_hu: float  # where it is thin it hardly shows
     seed: int
 
     def blood(self, region: str) -> float:
@@ -58,54 +59,60 @@ def paint(canvas: Canvas, patient: Patient) -> None:
     envelope = heart.envelope(where)
     fat = torso.fat_hu + 4
 
-    # Fat between the lungs: around the heart, along oesophagus and aorta, and above the heart up to the neck.
+    # Fat between the lungs: around the heart and down to the diaphragm, along oesophagus and aorta, and up to the neck.
     wide = np.float32(torso.mediastinum)
     low = np.sqrt(((x - 9) / 25) ** 2 + ((y + 3) / 15) ** 2) * 15 - 15 - wide * 0.5
     high = np.sqrt(((x + 2) / 30) ** 2 + ((y + 34) / 46) ** 2) * 30 - 30 - wide * 0.6
     high = np.maximum(high, 40 - z)
-    front = np.maximum(np.abs(x - 4 - 0.1 * z) - wide * 0.5 - 1.0, y + 60)
-    between = smooth_union(smooth_union(low, high, 14.0), envelope - wide * np.float32(0.45), 12.0)
+    # Retrosternal fat: a wedge behind the chest wall that thins towards the heart.
+    centre, depth = torso.half_depth(z)
+    wedge = np.clip(14 - (y - centre + depth), 0, 14) * np.float32(0.3 + 0.12 * torso.mediastinum)
+    front = np.maximum(np.abs(x - 4 - 0.1 * z) - wide * 0.4 - 0.8 - wedge, y + 60)
+    # Under its largest section the heart stands on fat that reaches the diaphragm.
+    middle = np.float32(torso.floor + 42)
+    lifted = np.where(z < middle, middle - (middle - z) * np.float32(torso.foot), z)
+    below = heart.warp.inverse((x - shift[:, 0], y - shift[:, 1], lifted - shift[:, 2]))
+    foot = heart.envelope(below) + 1.0
+    pads = wide * np.float32(0.5) * np.clip(np.sin(x / 23 + torso.phase) + np.sin(z / 19 - y / 27 + 2), -0.6, 2)
+    between = smooth_union(smooth_union(low, high, 14.0), np.minimum(envelope, foot) - np.maximum(pads, 0), 9.0)
     between = smooth_union(between, front, 10.0)
     between = np.maximum(between, cavity - 1.0)
-    lumps = 2.0 * np.sin(x / 11) * np.sin(y / 9 + 1) * np.sin(z / 12 + torso.phase)
+    lumps = 1.2 * np.sin(x / 11) * np.sin(y / 9 + 1) * np.sin(z / 12 + torso.phase)
     above = (torso.diaphragm(x, y) - z) * np.float32(0.75)
-    share = canvas.inside(canvas.fine(np.maximum(between + lumps, above)))
-    canvas.paint(share, fat)
+    canvas.paint_coarse(np.maximum(between + lumps, above), fat)
 
     # Great vessels.
-    regions: dict[str, Array | None] = {}
-    walls = None
+    regions: dict[str, Array] = {}
     for name, (points, radii) in heart.vessels.items():
         region = VESSEL_REGION[name]
         regions[region] = canvas.tube(points, radii, regions.get(region))
+    walls = np.zeros_like(canvas.hu)
     for region, tube in regions.items():
-        assert tube is not None
         canvas.paint(tube, patient.blood(region))
-        walls = tube if walls is None else np.maximum(walls, tube)
+        np.maximum(walls, tube, out=walls)
     branches = np.array([[2, -46, 100], [16, -30, 112]]) + rng.normal(0, 2, (2, 3))
     for side, start in ((-1.0, branches[0]), (1.0, branches[1])):
-        line = np.stack([start, start + [side * 12, -4, 30], start + [side * 26, -2, 60]])
-        canvas.paint(canvas.tube(line, rng.uniform(4.0, 6.5)), patient.blood("left"))
+        line = start + np.array([[0, 0, 0], [side * 12, -4, 30], [side * 26, -2, 60]])
+        canvas.paint_tube(line, rng.uniform(4.0, 6.5), patient.blood("left"))
 
     # Heart: pericardium, epicardial fat, muscle, blood.
-    outer = np.maximum(envelope, cavity - 0.5)
-    canvas.paint(np.maximum(canvas.inside(canvas.fine(outer)) - walls * 0.999, 0), 25.0)
-    canvas.paint(np.maximum(canvas.inside(canvas.fine(outer + 1.4)) - walls * 0.999, 0), fat)
-    around = None
+    outer = canvas.fine(np.maximum(envelope, cavity - 0.5))
+    bare = 1 - walls
+    canvas.paint(canvas.inside(outer) * bare, patient.pericardium_hu)
+    canvas.paint(canvas.inside(outer + 1.3) * bare, fat)
+    sleeve = np.zeros_like(canvas.hu)
     for branch in patient.tree:
-        around = canvas.tube(branch.points, branch.radii + patient.vessel_fat, around)
-    assert around is not None
-    lung = canvas.hu < -400
-    canvas.paint(np.where(lung, around, 0).astype(np.float32), fat)
-    muscle = canvas.inside(canvas.fine(heart.muscle(where)))
+        canvas.tube(branch.points, branch.radii + patient.vessel_fat, sleeve)
+    canvas.paint(sleeve * bare, fat)
+    muscle = _muscle(canvas, patient, where)
+    muscle *= 1 - 0.9 * sleeve  # arteries lie in fat, not in muscle
     canvas.paint(muscle, patient.muscle_hu)
     for name, distance in heart.blood(where).items():
         share = np.minimum(canvas.inside(canvas.fine(distance)), muscle)
         canvas.paint(share, patient.blood(CAVITY_REGION[name]))
-    for name in ("aorta", "trunk"):
+    for name, count in (("aorta", 24), ("trunk", 24)):
         points, radii = heart.vessels[name]
-        count = 24 if name == "aorta" else 12
-        canvas.paint(canvas.tube(points[:count], radii[:count]), patient.blood(VESSEL_REGION[name]))
+        canvas.paint_tube(points[:count], radii[:count], patient.blood(VESSEL_REGION[name]))
     _paint_tree(canvas, patient)
 
     paint_airways(canvas, torso, rng)
@@ -114,6 +121,21 @@ def paint(canvas: Canvas, patient: Patient) -> None:
     paint_lung_vessels(canvas, torso, ends, rng)
     paint_table(canvas, torso)
     _mottle(canvas, rng)
+
+
+def _muscle(canvas: Canvas, patient: Patient, where: Field) -> Array:
+    """Return the share of muscle and chambers, its border doubled by the motion within one slice's window."""
+    heart, motion = patient.heart, patient.motion
+    x, y, z = canvas.coarse
+    if motion.amplitude < 1.0:
+        return canvas.inside(canvas.fine(heart.muscle(where)))
+    shifts = motion.shifts("muscle", z[:, 0, 0]).astype(np.float32)
+    total = np.zeros_like(canvas.hu)
+    for shift in (shifts[0], shifts[-1]):
+        dx, dy, dz = (shift[:, axis, None, None] for axis in range(3))
+        total += canvas.inside(canvas.fine(heart.muscle(heart.warp.inverse((x - dx, y - dy, z - dz)))))
+    total *= np.float32(0.5)
+    return total
 
 
 def _paint_tree(canvas: Canvas, patient: Patient) -> None:

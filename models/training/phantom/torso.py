@@ -29,6 +29,7 @@ class Torso:
     floor: float  # z of the diaphragm under the heart
     lung_hu: float
     fat_hu: float
+    foot: float  # 0..1, how steeply fat under the heart narrows towards the diaphragm
     mediastinum: float  # mm by which mediastinal fat widens
     spine: float  # radius of a vertebral body
     period: float  # distance of two vertebrae
@@ -90,7 +91,7 @@ class Torso:
         """Return the height z of the diaphragm over (x, y)."""
         right = self.dome[0] - ((x + 68) / 74) ** 2 * 48 - ((y + 38) / 80) ** 2 * 52
         left = self.dome[1] - ((x - 70) / 76) ** 2 * 48 - ((y + 32) / 80) ** 2 * 52
-        middle = self.floor - ((x - 15) / 75) ** 2 * 25 - ((y + 60) / 62) ** 2 * 26
+        middle = self.floor - (np.abs(x - 18) / 75) ** 3 * 30 - (np.abs(y + 60) / 62) ** 3 * 30
         return np.asarray(np.maximum(np.maximum(right, left), middle), dtype=np.float32)
 
 
@@ -102,7 +103,7 @@ def draw_torso(rng: np.random.Generator, heart_low: float, heart_front: float, s
     floor = heart_low + rng.uniform(2, 9)
     return Torso(
         half_width=(126 if female else 138) * np.exp(n(0, 0.05)),
-        front=heart_front - rng.uniform(2, 16),
+        front=heart_front - rng.uniform(-5, 9),
         back=rng.uniform(40, 58),
         apex=rng.uniform(135, 175),
         wall=rng.uniform(13, 20),
@@ -112,6 +113,7 @@ def draw_torso(rng: np.random.Generator, heart_low: float, heart_front: float, s
         floor=floor,
         lung_hu=rng.uniform(-900, -800),
         fat_hu=rng.uniform(-112, -88),
+        foot=rng.uniform(0.35, 0.75),
         mediastinum=float(np.clip(rng.gamma(2.0, 2.5), 1.0, 14.0)),
         spine=rng.uniform(15.5, 20.0),
         period=rng.uniform(23, 29),
@@ -161,7 +163,7 @@ def _paint_abdomen(canvas: Canvas, torso: Torso, region: Array) -> None:
     rng = np.random.default_rng(int(torso.phase * 1e6))
     low = torso.floor
     edge = 25 + 30 * rng.random()
-    liver = np.maximum(region + 4.0, (x - np.float32(edge) + 0.35 * (low - z) + 0.4 * (y + 60)) * 0.8)
+    liver = np.maximum(region + 0.6, (x - np.float32(edge) + 0.35 * (low - z) + 0.4 * (y + 60)) * 0.8)
     canvas.paint_coarse(liver, LIVER_HU + rng.normal(0, 6))
     spleen = Ellipsoid((96, 12, low - 50), (30, 38, 45)).distance(canvas.coarse)
     canvas.paint_coarse(np.maximum(spleen, region + 5), SPLEEN_HU)
@@ -203,7 +205,7 @@ def paint_skeleton(canvas: Canvas, torso: Torso) -> None:
     assert cartilage is not None
     canvas.paint(cartilage, 95.0 + 40 * old)
     for line, radius in spots:
-        _paint_tube(canvas, line, radius, rng.uniform(250, 700))
+        canvas.paint_tube(line, radius, rng.uniform(250, 700))
     canvas.paint(outer, cortex)
     canvas.paint(inner, marrow)
     _paint_sternum(canvas, torso, rng)
@@ -211,29 +213,19 @@ def paint_skeleton(canvas: Canvas, torso: Torso) -> None:
         blade = spline(
             [[side * 62, 66, 118], [side * 86, 68, 85], [side * 96, 66, 45], [side * 92, 64, 10]], 24
         )
-        _paint_tube(canvas, blade, 4.2, 480.0 * bone)
+        canvas.paint_tube(blade, 4.2, 480.0 * bone)
         spine = spline([[side * 60, 72, 112], [side * 105, 70, 130], [side * 140, 40, 142]], 20)
-        _paint_tube(canvas, spine, 6.5, cortex)
-        _paint_tube(canvas, spine, 4.5, marrow)
+        canvas.paint_tube(spine, 6.5, cortex)
+        canvas.paint_tube(spine, 4.5, marrow)
         clavicle = spline(
             [[side * 22, torso.front + 46, 128], [side * 70, torso.front + 48, 146], [side * 135, 0, 158]], 24
         )
-        _paint_tube(canvas, clavicle, 7.0, cortex)
-        _paint_tube(canvas, clavicle, 4.8, marrow)
+        canvas.paint_tube(clavicle, 7.0, cortex)
+        canvas.paint_tube(clavicle, 4.8, marrow)
         upper = 190.0 if torso.arms_up else 20.0
         arm = spline([[side * 150, 15, 148], [side * 172, 8, (148 + upper) / 2], [side * 190, 0, upper]], 12)
         for radius, hu in ((34.0, torso.fat_hu), (26.0, MUSCLE_HU), (11.5, cortex), (8.5, 90.0)):
-            _paint_tube(canvas, arm, radius, hu)
-
-
-def _paint_tube(canvas: Canvas, points: Points, radius: object, hu: float) -> None:
-    """Paint one tube without touching the rest of the canvas."""
-    reach = float(np.max(np.asarray(radius))) + 2 * float(canvas.edge)
-    window = canvas.window(points.min(axis=0) - reach, points.max(axis=0) + reach)
-    if window is None:
-        return
-    part = canvas.part(window)
-    part.paint(part.tube(points, radius), hu)
+            canvas.paint_tube(arm, radius, hu)
 
 
 def _rib(torso: Torso, start: float, drop: float, side: float, number: int) -> Points:
@@ -308,7 +300,7 @@ def _paint_sternum(canvas: Canvas, torso: Torso, rng: np.random.Generator) -> No
     centre, depth = torso.half_depth(z)
     front = centre - depth
     half = 15 + 12 * np.clip((z - 85) / 30, 0, 1)
-    plate = np.maximum(np.abs(x) - half, np.abs(y - (front - 8)) - 6.0)
+    plate = ((np.abs(x) / half) ** 3 + (np.abs(y - (front - 8)) / 6.0) ** 3) ** (1 / 3) * 6.0 - 6.0
     plate = np.maximum(plate, np.maximum(low - z, z - (torso.apex - 22)))
     joint = np.abs(z - 88) - 1.5
     for grow, hu in ((0.0, 480.0 * torso.bone), (1.9, 140.0 * torso.bone)):
@@ -321,16 +313,16 @@ def paint_lung_vessels(canvas: Canvas, torso: Torso, hila: Points, rng: np.rando
     share = np.zeros_like(canvas.hu)
     stack = []
     for hilum in hila:
-        for _ in range(9):
+        for _ in range(12):
             way = rng.normal(0, 1, 3) + np.array([np.sign(hilum[0]) * 0.9, 0.1, -0.2])
-            stack.append((hilum + rng.normal(0, 6, 3), way / np.linalg.norm(way), rng.uniform(2.2, 4.2)))
+            stack.append((hilum + rng.normal(0, 6, 3), way / np.linalg.norm(way), rng.uniform(1.8, 4.4)))
     while stack:
         start, way, radius = stack.pop()
         length = rng.uniform(10, 22) + radius * 3
         bend = way + rng.normal(0, 0.18, 3)
         end = start + length * bend / np.linalg.norm(bend)
         canvas.tube(np.stack([start, end]), np.array([radius, radius * 0.85]), share)
-        if radius > 0.75:
+        if radius > 0.7:
             for _ in range(2):
                 way_next = bend + rng.normal(0, 0.55, 3)
                 stack.append((end, way_next / np.linalg.norm(way_next), radius * rng.uniform(0.62, 0.84)))
@@ -382,12 +374,12 @@ def paint_airways(canvas: Canvas, torso: Torso, rng: np.random.Generator) -> Non
         + rng.normal(0, 1.5, (7, 3)),
         40,
     )
-    _paint_tube(canvas, gullet, rng.uniform(6, 9), 40.0)
+    canvas.paint_tube(gullet, rng.uniform(6, 9), 40.0)
     if rng.random() < 0.5:
         first = int(rng.integers(0, 30))
-        _paint_tube(canvas, gullet[first : first + int(rng.integers(4, 12))], rng.uniform(1.5, 5.0), -800.0)
+        canvas.paint_tube(gullet[first : first + int(rng.integers(4, 12))], rng.uniform(1.5, 5.0), -800.0)
     azygos = spline(np.array([[-8, 2, -120], [-7, 2, 0], [-8, 1, 70], [-18, -14, 88], [-27, -46, 86]]), 30)
-    _paint_tube(canvas, azygos, rng.uniform(2.5, 5), 42.0)
+    canvas.paint_tube(azygos, rng.uniform(2.5, 5), 42.0)
     for _ in range(rng.poisson(6)):  # lymph nodes
         at = np.array([rng.normal(0, 22), rng.uniform(-60, -15), rng.uniform(55, 115)])
         canvas.paint_shape(Ellipsoid(tuple(at), tuple(rng.uniform(2.5, 6, 3))).distance, at - 8, at + 8, 40.0)
