@@ -100,6 +100,18 @@ class PeerRefusedError(AgatstonError):
     code = "peer_refused"
 
 
+class RejectedError(ArchiveUnavailableError):
+    """The peer is there, but rejects our association: it does not know one of the AE titles, or is full."""
+
+    code = "association_rejected"
+
+
+class NoContextError(ArchiveUnavailableError):
+    """The peer takes the association, but none of the proposed presentation contexts."""
+
+    code = "no_presentation_context"
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """Where a DICOM peer listens and how to talk to it.
@@ -287,14 +299,17 @@ def store(
         except (InvalidDicomError, AttributeError, EOFError, KeyError, ValueError):
             outcomes[path] = StoreOutcome("", CANNOT_UNDERSTAND, "not a DICOM file")
     for batch, contexts in _batches(kinds):
-        with _association(
-            peer, [build_context(*pair) for pair in contexts], calling_ae, timeout
-        ) as association:
-            accepted = {
-                (str(one.abstract_syntax), str(one.transfer_syntax[0])) for one in association.accepted_contexts
-            }
-            for number, path in enumerate(batch):
-                outcomes[path] = _store_one(association, path, kinds[path], accepted, number)
+        try:
+            opened = _association(peer, [build_context(*pair) for pair in contexts], calling_ae, timeout)
+            with opened as association:
+                accepted = {
+                    (str(one.abstract_syntax), str(one.transfer_syntax[0]))
+                    for one in association.accepted_contexts
+                }
+                for number, path in enumerate(batch):
+                    outcomes[path] = _store_one(association, path, kinds[path], accepted, number)
+        except NoContextError:
+            outcomes |= {path: _not_negotiated(kinds[path]) for path in batch}
     return [outcomes[path] for path in files]
 
 
@@ -589,7 +604,7 @@ def _association(
     except (OSError, UnicodeError) as error:  # a name that does not resolve, or that IDNA cannot write
         raise ArchiveUnavailableError(f"{peer} cannot be reached: {error}") from error
     if not association.is_established:
-        raise ArchiveUnavailableError(_why_not(peer, association))
+        raise _why_not(peer, association)
     try:
         yield association
     except BaseException:
@@ -600,13 +615,16 @@ def _association(
         association.release()
 
 
-def _why_not(peer: Peer, association: Any) -> str:
+def _why_not(peer: Peer, association: Any) -> ArchiveUnavailableError:
     if association.is_rejected:
         answer = association.acceptor.primitive
-        return f"{peer} rejects the association: {answer.result_str.lower()}, {answer.reason_str.lower()}"
+        reason = f"{answer.result_str.lower()}, {answer.reason_str.lower()}"
+        return RejectedError(f"{peer} rejects the association: {reason}")
     if association.acceptor.primitive is not None and not association.accepted_contexts:
-        return f"{peer} accepts none of the proposed presentation contexts"
-    return f"{peer} does not answer (refused connection, timeout, failed TLS, or an aborted association)"
+        return NoContextError(f"{peer} accepts none of the proposed presentation contexts")
+    return ArchiveUnavailableError(
+        f"{peer} does not answer (refused connection, timeout, failed TLS, or an aborted association)"
+    )
 
 
 def _no_delay(event: Any) -> None:
@@ -647,10 +665,7 @@ def _store_one(
     sop_instance_uid, sop_class_uid, syntax = kind
     chosen = next((one for one in _proposals(sop_class_uid, syntax) if one in accepted), None)
     if chosen is None:
-        return StoreOutcome(
-            sop_instance_uid, NOT_NEGOTIATED,
-            f"the peer accepts neither {UID(sop_class_uid).name} in {UID(syntax).name} nor a fall-back",
-        )  # fmt: skip
+        return _not_negotiated(kind)
     try:
         answer = _send(association, path, kind, chosen[1], number % 65535 + 1)
     except RuntimeError:  # pynetdicom: the association is no longer established
@@ -663,6 +678,11 @@ def _store_one(
     status = _status(answer)
     comment = "no answer" if status is None else str(answer.get("ErrorComment", "") or "")
     return StoreOutcome(sop_instance_uid, status, comment)
+
+
+def _not_negotiated(kind: tuple[str, str, str]) -> StoreOutcome:
+    names = f"{UID(kind[1]).name} in {UID(kind[2]).name}"
+    return StoreOutcome(kind[0], NOT_NEGOTIATED, f"the peer accepts neither {names} nor a fall-back")
 
 
 def _send(association: Any, path: Path, kind: tuple[str, str, str], syntax: str, message_id: int) -> Dataset:

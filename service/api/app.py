@@ -22,7 +22,7 @@ from service.api.routes import health, pages
 from service.api.routes import jobs as job_routes
 from service.api.routes import node as node_routes
 from service.api.schemas import ErrorOut
-from service.api.security import SecurityHeaders
+from service.api.security import AccessLog, SecurityHeaders
 from service.database import UNAVAILABLE, Database
 from service.settings import Settings
 
@@ -52,6 +52,8 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
         yield
         node.close()
+        if database is None:
+            node.database.dispose()
 
     app = FastAPI(
         title="Agatston node",
@@ -65,6 +67,7 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
     )
     app.state.node = node
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(AccessLog)  # the outermost
     app.include_router(health.router)
     app.include_router(job_routes.router)
     app.include_router(node_routes.router)
@@ -80,7 +83,6 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
     app.add_exception_handler(AgatstonError, _own_error)
     for kind in UNAVAILABLE:
         app.add_exception_handler(kind, _database_gone)
-    app.add_exception_handler(Exception, _unexpected)
     return app
 
 
@@ -119,8 +121,3 @@ async def _own_error(request: Request, error: Exception) -> Response:
 async def _database_gone(request: Request, error: Exception) -> Response:
     log.warning("the database does not answer: %s", type(error).__name__)
     return _answer(request, 503, "database_unavailable", "the database does not answer")
-
-
-async def _unexpected(request: Request, error: Exception) -> Response:
-    log.error("unexpected %s at %s", type(error).__name__, request.url.path, exc_info=error)
-    return _answer(request, 500, "unexpected", "the request failed; the log says why")

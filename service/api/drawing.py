@@ -11,11 +11,12 @@ from markupsafe import Markup
 
 from calcium.risk import RISK_THRESHOLDS, RiskGroup
 
-WIDTH, HEIGHT = 640, 170  # of the profile, user units
-LEFT, RIGHT, TOP, BOTTOM = 44, 8, 10, 28
+WIDTH, HEIGHT = 640, 180  # of the profile, user units
+LEFT, RIGHT, TOP, BOTTOM = 44, 8, 10, 38
 SCALE_TOP = 4000.0  # right end of the scale of groups; higher scores stand at the end
 STATE_WORDS = {"not_eligible": "not eligible"}
 EVENT_WORDS = {
+    "open": "created",
     "claim": "taken by a worker",
     "hand_back": "handed back",
     "lease_lost": "worker lost",
@@ -49,7 +50,7 @@ def duration(seconds: float | None) -> str:
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size or (unit == "min" and seconds >= size):
             return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
 
 
 def moment(value: datetime | None) -> str:
@@ -146,11 +147,11 @@ def profile(slices: Sequence[dict[str, float]]) -> Markup:
                 f'height="{HEIGHT - BOTTOM - y(value):.1f}"><title>z {z:.1f} mm: {value:.1f}</title></rect>'
             )
     parts += [
-        f'<text class="tick middle" x="{x(z):.1f}" y="{HEIGHT - 10}">{z:.0f}</text>'
+        f'<text class="tick middle" x="{x(z):.1f}" y="{HEIGHT - 22}">{z:.0f}</text>'
         for z in (low, (low + high) / 2, high)
     ]
     parts.append(
-        f'<text class="tick end" x="{WIDTH - RIGHT}" y="{HEIGHT}">z, mm (towards the head)</text></svg>'
+        f'<text class="tick end" x="{WIDTH - RIGHT}" y="{HEIGHT - 5}">z, mm (towards the head)</text></svg>'
     )
     return Markup("".join(parts))  # noqa: S704 (made of numbers)
 

@@ -14,6 +14,7 @@ from calcium.errors import AgatstonError
 from service.api import metrics, queries
 from service.api.schemas import CheckOut
 from service.api.security import Guard
+from service.beats import ALIVE_SECONDS
 from service.database import UNAVAILABLE, Database, require_current
 from service.dispatch import Dispatcher
 from service.settings import MEBIBYTE, Settings
@@ -23,8 +24,8 @@ T = TypeVar("T")
 
 FIGURES_SECONDS = 2.0  # a hundred open pages cost the database one count in two seconds
 READY_SECONDS = 2.0  # and anonymous callers of /health/ready cannot make it busy
-BEAT_FRESH = timedelta(seconds=60)
-"""A process that was not seen for so long is taken as dead; every process beats several times a minute."""
+BEAT_FRESH = timedelta(seconds=ALIVE_SECONDS)
+"""A process that was not seen for so long is taken as dead."""
 NEEDED_PROCESSES = ("scp", "worker")
 
 
@@ -76,9 +77,8 @@ class Node:
         self.counters = Kept(self._counters, FIGURES_SECONDS)
 
     def close(self) -> None:
-        """Close the connections to database and broker."""
+        """Close the connections to the broker."""
         self.dispatcher.close()
-        self.database.dispose()
 
     def disk_free_bytes(self) -> int:
         """Return the space left for received slices."""

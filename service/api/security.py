@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import logging
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
@@ -23,11 +25,14 @@ if TYPE_CHECKING:
 
     from service.settings import Settings
 
+log = logging.getLogger(__name__)
+
 Role = Literal["read", "operate"]
 
 COOKIE = "agatston_token"
 MAX_TOKEN = 512  # characters; longer ones are not hashed
 MAX_BODY = 65_536  # bytes of a request; the largest honest one is a search with one UID
+FREQUENT = ("/fragments/", "/health/", "/metrics", "/static/")  # asked every few seconds
 CSRF_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 # One policy for all answers: nothing but our own files, no inline script or style, no frames (W3C CSP level 3).
@@ -136,8 +141,12 @@ class SecurityHeaders:
             await self.app(scope, receive, send)
             return
 
+        started = False
+
         async def secured(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers[name] = value
@@ -153,7 +162,48 @@ class SecurityHeaders:
         if isinstance(body, int):
             await _plain(secured, body, "the body is too large" if body == 413 else "the client left")
             return
-        await self.app(scope, receive if body is None else _replay(body, receive), secured)
+        try:
+            await self.app(scope, receive if body is None else _replay(body, receive), secured)
+        except Exception as error:
+            # Caught here, below Starlette's own handler, so that the answer bears the headers too.
+            log.exception("unexpected %s at %s %s", type(error).__name__, scope["method"], scope["path"])
+            if started:
+                raise
+            await _plain(secured, 500, "the request failed; the log says why")
+
+
+class AccessLog:
+    """ASGI middleware: one line a request, with neither query string nor body; refreshes only at DEBUG.
+
+    Parameters
+    ----------
+    app
+        The application below.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 0
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        finally:
+            path = scope["path"].encode("ascii", "backslashreplace").decode()[:200]
+            level = logging.DEBUG if path.startswith(FREQUENT) and status < 500 else logging.INFO
+            milliseconds = 1000 * (time.perf_counter() - started)
+            log.log(level, "%s %r %d in %.0f ms", scope["method"], path, status, milliseconds)
 
 
 async def _bounded_body(receive: Receive) -> bytes | int:

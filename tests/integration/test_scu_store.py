@@ -150,3 +150,12 @@ def test_addresses_of_another_form_are_refused(address):
 
 def test_an_ipv6_address_stands_in_brackets():
     assert scu.Peer.parse("PACS@[::1]:104") == scu.Peer("PACS", "::1", 104)
+
+
+def test_a_peer_that_takes_no_context_at_all_refuses_each_file(tmp_path):
+    plain, path = tmp_path / "plain.dcm", tmp_path / "slice.dcm"
+    write_ct(plain)
+    subprocess.run([peers.program("dcmcjpls"), str(plain), str(path)], check=True, timeout=60)
+    with peers.storescp(tmp_path / "in", "+xi") as peer:
+        (outcome,) = scu.store(scu.Peer.parse(peer.address), [path])
+    assert outcome.status == scu.NOT_NEGOTIATED

@@ -26,8 +26,12 @@ from service.tables import (
 )
 
 WEIGHTS = {
-    "name": "first", "version": "1", "sha256": "0" * 64, "training_data": "simulated", "validated_by_site": False,
-}  # fmt: skip
+    "name": "first",
+    "version": "1",
+    "sha256": "0" * 64,
+    "training_data": "simulated",
+    "validated_by_site": False,
+}
 
 
 def database(folder: Path) -> Database:
@@ -56,24 +60,40 @@ def add_job(
     """Add a series with instances, a job, its history, and a result and objects where it is scored."""
     at = at or now()
     series = Series(
-        study_instance_uid=generate_uid(), series_instance_uid=generate_uid(), calling_ae="SCANNER",
-        called_ae="AGATSTON", first_received_at=at, last_received_at=at, closed_at=at, closed_by="release",
-    )  # fmt: skip
+        study_instance_uid=generate_uid(),
+        series_instance_uid=generate_uid(),
+        calling_ae="SCANNER",
+        called_ae="AGATSTON",
+        first_received_at=at,
+        last_received_at=at,
+        closed_at=at,
+        closed_by="release",
+    )
     session.add(series)
     session.flush()
     for _ in range(instances):
         uid = generate_uid()
         session.add(
             Instance(
-                series_id=series.id, sop_instance_uid=uid, sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
-                transfer_syntax_uid="1.2.840.10008.1.2.1", key=f"inbox/{uid}", size_bytes=1, sha256="0" * 64,
-            )  # fmt: skip
+                series_id=series.id,
+                sop_instance_uid=uid,
+                sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+                transfer_syntax_uid="1.2.840.10008.1.2.1",
+                key=f"inbox/{uid}",
+                size_bytes=1,
+                sha256="0" * 64,
+            )
         )
     session.flush()
     job = Job(
-        series_id=series.id, state=state, instances_sha256="0" * 64, last_instance_id=instances, created_at=at,
-        not_before=at, **columns,
-    )  # fmt: skip
+        series_id=series.id,
+        state=state,
+        instances_sha256="0" * 64,
+        last_instance_id=instances,
+        created_at=at,
+        not_before=at,
+        **columns,
+    )
     session.add(job)
     session.flush()
     session.add(JobEvent(job_id=job.id, event="open", state="waiting", actor="keeper", at=at))
@@ -83,9 +103,12 @@ def add_job(
         session.add(JobEvent(job_id=job.id, event="claim", state="running", actor="worker@host:7", at=at))
         session.add(
             JobEvent(
-                job_id=job.id, event="score", state="scored", actor="worker@host:7:" + "a" * 32,
+                job_id=job.id,
+                event="score",
+                state="scored",
+                actor="worker@host:7:" + "a" * 32,
                 at=at + timedelta(seconds=3),
-            )  # fmt: skip
+            )
         )
         session.add(result(job.id, agatston))
         if delivery:
@@ -99,24 +122,34 @@ def result(job_id: str, agatston: float) -> Result:
     bell = [math.exp(-(((number - 30) / 9) ** 2)) for number in range(70)]
     scores = [value * agatston * 2 / sum(bell) for value in bell]  # total = sum * 1.5 mm / 3.0 mm
     return Result(
-        job_id=job_id, agatston=agatston, agatston_low=agatston * 0.6, agatston_high=agatston * 1.5,
-        volume_mm3=agatston * 0.8, risk_group=RiskGroup.of(agatston).label,
+        job_id=job_id,
+        agatston=agatston,
+        agatston_low=agatston * 0.6,
+        agatston_high=agatston * 1.5,
+        volume_mm3=agatston * 0.8,
+        risk_group=RiskGroup.of(agatston).label,
         heart_box_mm=[[-60.0, -80.0, -210.0], [70.0, 50.0, -105.0]],
         slice_scores=[
             {"z_mm": -210 + 1.5 * number, "agatston": value if value > 0.05 else 0.0, "volume_mm3": value}
             for number, value in enumerate(scores)
         ],
-        warnings=[], weights=WEIGHTS,
-    )  # fmt: skip
+        warnings=[],
+        weights=WEIGHTS,
+    )
 
 
 def add_object(session: Session, job: Job, delivery: str, kind: str = "sr3d", **columns: object) -> Delivery:
     """Add a written object and its delivery."""
     uid = generate_uid()
     written = OutputObject(
-        job_id=job.id, kind=kind, sop_class_uid="1.2.840.10008.5.1.4.1.1.88.34", sop_instance_uid=uid,
-        key=f"outbox/{uid}", size_bytes=23456, sha256="0" * 64,
-    )  # fmt: skip
+        job_id=job.id,
+        kind=kind,
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.88.34",
+        sop_instance_uid=uid,
+        key=f"outbox/{uid}",
+        size_bytes=23456,
+        sha256="0" * 64,
+    )
     session.add(written)
     session.flush()
     moment = now() if delivery == "delivered" else None
@@ -138,7 +171,7 @@ def add_alert(session: Session, text: str = "2 objects wait for pacs for more th
 
 def many_jobs(session: Session, count: int, *, seed: int = 1) -> None:
     """Add many jobs in a few statements, spread over two years."""
-    chance = random.Random(seed)  # noqa: S311 (no secret)
+    chance = random.Random(seed)
     start = now() - timedelta(days=730)
     states = ["scored"] * 70 + ["not_eligible"] * 25 + ["failed"] * 3 + ["superseded"] * 2
     moments = [start + timedelta(days=730) * (number / count) for number in range(count)]
@@ -146,18 +179,28 @@ def many_jobs(session: Session, count: int, *, seed: int = 1) -> None:
         Series.__table__.insert(),
         [
             {
-                "id": number + 1, "study_instance_uid": f"1.2.3.{number}", "series_instance_uid": f"1.2.4.{number}",
-                "calling_ae": "SCANNER", "called_ae": "AGATSTON", "closed_at": moments[number],
-            }  # fmt: skip
+                "id": number + 1,
+                "study_instance_uid": f"1.2.3.{number}",
+                "series_instance_uid": f"1.2.4.{number}",
+                "calling_ae": "SCANNER",
+                "called_ae": "AGATSTON",
+                "closed_at": moments[number],
+            }
             for number in range(count)
         ],
     )
     jobs = [
         {
-            "id": f"00000000-0000-4000-8000-{number:012d}", "series_id": number + 1, "instances_sha256": "0" * 64,
-            "state": chance.choice(states), "created_at": moments[number], "not_before": moments[number],
-            "last_instance_id": 0, "reason": "contrast enhanced", "revision": 1,
-        }  # fmt: skip
+            "id": f"00000000-0000-4000-8000-{number:012d}",
+            "series_id": number + 1,
+            "instances_sha256": "0" * 64,
+            "state": chance.choice(states),
+            "created_at": moments[number],
+            "not_before": moments[number],
+            "last_instance_id": 0,
+            "reason": "contrast enhanced",
+            "revision": 1,
+        }
         for number in range(count)
     ]
     session.execute(Job.__table__.insert(), jobs)
@@ -166,9 +209,14 @@ def many_jobs(session: Session, count: int, *, seed: int = 1) -> None:
         Result.__table__.insert(),
         [
             {
-                "job_id": job["id"], "agatston": 12.0, "volume_mm3": 9.0, "risk_group": "moderate",
-                "heart_box_mm": [], "slice_scores": [], "weights": WEIGHTS,
-            }  # fmt: skip
+                "job_id": job["id"],
+                "agatston": 12.0,
+                "volume_mm3": 9.0,
+                "risk_group": "moderate",
+                "heart_box_mm": [],
+                "slice_scores": [],
+                "weights": WEIGHTS,
+            }
             for job in scored
         ],
     )
@@ -176,15 +224,22 @@ def many_jobs(session: Session, count: int, *, seed: int = 1) -> None:
         OutputObject.__table__.insert(),
         [
             {
-                "id": number + 1, "job_id": job["id"], "kind": "sr3d", "sop_class_uid": "1.2", "size_bytes": 1,
-                "sop_instance_uid": f"1.2.5.{number}", "key": f"outbox/{number}", "sha256": "0" * 64,
-            }  # fmt: skip
+                "id": number + 1,
+                "job_id": job["id"],
+                "kind": "sr3d",
+                "sop_class_uid": "1.2",
+                "size_bytes": 1,
+                "sop_instance_uid": f"1.2.5.{number}",
+                "key": f"outbox/{number}",
+                "sha256": "0" * 64,
+            }
             for number, job in enumerate(scored)
         ],
     )
     session.execute(
         Delivery.__table__.insert(),
         [
-            {"object_id": number + 1, "destination": "pacs", "state": "delivered"} for number in range(len(scored))
+            {"object_id": number + 1, "destination": "pacs", "state": "delivered"}
+            for number in range(len(scored))
         ],
     )

@@ -146,7 +146,7 @@ def _overview(node: Node, tab: Tab, cursor: str | None) -> dict[str, Any]:
             limit=PAGE_ROWS,
         )
         return {
-            "status": status,
+            "glance": status,
             "alerts": [AlertOut.of(one) for one in queries.alerts(session, limit=20)],
             "arriving": [SeriesOut.of(*row) for row in queries.open_series(session, limit=10)],
             "rows": [JobOut.of(one) for one in found.jobs],
