@@ -127,7 +127,7 @@ def draw_heart(rng: np.random.Generator, shift: float = 0.0) -> Heart:
         0 for the training distribution; 1 widens and moves the ranges.
     """
     n = rng.normal
-    septum = np.array([-0.62, -0.75, 0.12]) + n(0, 0.1, 3)
+    septum = np.array([-0.64, -0.72, -0.12]) + n(0, 0.1, 3)
     lv_axes = _ventricular_axes(septum)
     rv_axes = _ventricular_axes(septum + n(0, 0.05, 3))
     lv_size, rv_size, ra_size, la_size = np.exp(n(0.0, 0.075, 4))
@@ -136,15 +136,15 @@ def draw_heart(rng: np.random.Generator, shift: float = 0.0) -> Heart:
     lv_c = np.array([45.0, -53.0, -14.0]) + n(0, 1.5, 3)
     lv_r = np.array([48.0, 34.0, 35.0]) * lv_size * np.exp(n(0, 0.03, 3))
     rv_c = lv_c + lv_axes[1] * (32.0 + n(0, 2.5)) * lv_size + LONG_AXIS * n(-11.0, 3.0)
-    rv_r = np.array([50.0, 24.0, 34.0]) * rv_size * np.exp(n(0, 0.04, 3))
+    rv_r = np.array([51.0, 24.0, 35.0]) * rv_size * np.exp(n(0, 0.04, 3))
     wall = rng.uniform(7.5, 13.0)
     turned = rotation((n(0, 8), n(0, 8), n(0, 10)))
     chambers = {
         "LV": Ellipsoid(tuple(lv_c), tuple(lv_r), lv_axes, taper=0.22),
         "RV": Ellipsoid(tuple(rv_c), tuple(rv_r), rv_axes, taper=0.20),
         "RA": Ellipsoid(
-            tuple(np.array([-24.0, -57.0, -3.0]) + n(0, 2, 3)),
-            tuple(np.array([23.0, 26.0, 31.0]) * ra_size * np.exp(n(0, 0.05, 3))),
+            tuple(np.array([-25.0, -57.0, 1.0]) + n(0, 2, 3)),
+            tuple(np.array([22.0, 26.0, 29.0]) * ra_size * np.exp(n(0, 0.05, 3))),
             turned,
         ),
         "LA": Ellipsoid(
@@ -158,8 +158,8 @@ def draw_heart(rng: np.random.Generator, shift: float = 0.0) -> Heart:
             rotation((n(12, 6), n(0, 6), 0.0)),
         ),
         "LAA": Ellipsoid(
-            tuple(np.array([45.0, -50.0, 27.0]) + n(0, 3, 3)),
-            tuple(np.array([9.0, 17.0, 13.0]) * np.exp(n(0, 0.2, 3))),
+            tuple(np.array([46.0, -49.0, 29.0]) + n(0, 3, 3)),
+            tuple(np.array([8.0, 16.0, 11.0]) * np.exp(n(0, 0.2, 3))),
             rotation((n(0, 10), n(0, 10), n(20, 12))),
         ),
         "RAA": Ellipsoid(
@@ -195,7 +195,7 @@ def draw_heart(rng: np.random.Generator, shift: float = 0.0) -> Heart:
         warp=warp,
         chambers=chambers,
         cavities=cavities,
-        crease=rng.uniform(5.0, 11.0),
+        crease=rng.uniform(3.0, 9.0),
         fat=float(np.clip(rng.gamma(2.0, 1.5), 0.3, 9.0)),
         hull=rng.uniform(16.0, 50.0),
         fat_waves=np.column_stack([n(0, 1, (4, 3)) / rng.uniform(14, 40, (4, 1)), rng.uniform(0, 2 * np.pi, 4)]),

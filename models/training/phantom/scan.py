@@ -132,6 +132,7 @@ def make_scan(seed: int, *, config: PhantomConfig | None = None) -> PhantomScan:
         muscle_hu=body.uniform(45, 58),
         contrast=_contrast(body) if config.contrast else None,
         vessel_fat=body.uniform(0.3, 3.0),
+        sinus_fat=body.uniform(0.5, 6.0),
         pericardium_hu=body.uniform(-60, 45),
         seed=int(body.integers(2**32)),
     )

@@ -10,7 +10,7 @@ from models.training.phantom.canvas import Canvas
 from models.training.phantom.coronaries import Branch
 from models.training.phantom.heart import Heart
 from models.training.phantom.motion import Motion
-from models.training.phantom.shapes import Array, Field, smooth_union
+from models.training.phantom.shapes import Array, Field, arc_length, smooth_union
 from models.training.phantom.torso import (
     Torso,
     paint_airways,
@@ -33,6 +33,7 @@ class Patient:
     muscle_hu: float
     contrast: dict[str, float] | None  # HU by region (right, left, aorta, veins), None without contrast
     vessel_fat: float  # mm of fat around a coronary artery
+    sinus_fat: float  # mm more around the left main and the first part of LAD, LCX and RCA
     pericardium_hu: float  # where it is thin it hardly shows
     seed: int
 
@@ -45,6 +46,7 @@ VESSEL_REGION = {
     "aorta": "left", "trunk": "right", "rpa": "right", "lpa": "right", "svc": "veins", "ivc": "late",
     "rspv": "left", "ripv": "left", "lspv": "left", "lipv": "left",
 }  # fmt: skip
+NEAR_ROOT = {"LM": 0.0, "LAD": 10.0, "LCX": 10.0, "RCA": 6.0}  # branches that begin near the aorta: mm from it
 CAVITY_REGION = {"LV": "left", "LA": "left", "RV": "right", "RA": "right"}
 
 
@@ -102,7 +104,11 @@ def paint(canvas: Canvas, patient: Patient) -> None:
     canvas.paint(canvas.inside(outer + 1.3) * bare, fat)
     sleeve = np.zeros_like(canvas.hu)
     for branch in patient.tree:
-        canvas.tube(branch.points, branch.radii + patient.vessel_fat, sleeve)
+        around = branch.radii + patient.vessel_fat
+        if branch.name in NEAR_ROOT:  # fat of the transverse sinus around the first centimetres
+            along = arc_length(branch.points) + NEAR_ROOT[branch.name]
+            around = around + patient.sinus_fat * np.clip(1.4 - along / 18, 0, 1)
+        canvas.tube(branch.points, around, sleeve)
     canvas.paint(sleeve * bare, fat)
     muscle = _muscle(canvas, patient, where)
     muscle *= 1 - 0.9 * sleeve  # arteries lie in fat, not in muscle
@@ -118,7 +124,7 @@ def paint(canvas: Canvas, patient: Patient) -> None:
     paint_airways(canvas, torso, rng)
     paint_skeleton(canvas, torso)
     ends = np.array([heart.vessels[name][0][-1] for name in ("rpa", "lpa", "rspv", "ripv", "lspv", "lipv")])
-    paint_lung_vessels(canvas, torso, ends, rng)
+    paint_lung_vessels(canvas, ends, rng)
     paint_table(canvas, torso)
     _mottle(canvas, rng)
 

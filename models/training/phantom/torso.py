@@ -308,24 +308,34 @@ def _paint_sternum(canvas: Canvas, torso: Torso, rng: np.random.Generator) -> No
         np.add(part, share * (np.float32(hu) - part), out=part)
 
 
-def paint_lung_vessels(canvas: Canvas, torso: Torso, hila: Points, rng: np.random.Generator) -> None:
+def paint_lung_vessels(canvas: Canvas, hila: Points, rng: np.random.Generator) -> None:
     """Paint a branching tree from each hilum (n, 3) through the lungs."""
     share = np.zeros_like(canvas.hu)
+    low = np.array([canvas.x[0], canvas.y[0], canvas.z[0]], np.float64) - 25
+    high = np.array([canvas.x[-1], canvas.y[-1], canvas.z[-1]], np.float64) + 25
     stack = []
     for hilum in hila:
-        for _ in range(12):
+        for _ in range(10):
             way = rng.normal(0, 1, 3) + np.array([np.sign(hilum[0]) * 0.9, 0.1, -0.2])
-            stack.append((hilum + rng.normal(0, 6, 3), way / np.linalg.norm(way), rng.uniform(1.8, 4.4)))
+            stack.append((hilum + rng.normal(0, 6, 3), way / np.linalg.norm(way), rng.uniform(1.6, 4.4)))
     while stack:
         start, way, radius = stack.pop()
-        length = rng.uniform(10, 22) + radius * 3
-        bend = way + rng.normal(0, 0.18, 3)
-        end = start + length * bend / np.linalg.norm(bend)
-        canvas.tube(np.stack([start, end]), np.array([radius, radius * 0.85]), share)
-        if radius > 0.7:
-            for _ in range(2):
-                way_next = bend + rng.normal(0, 0.55, 3)
-                stack.append((end, way_next / np.linalg.norm(way_next), radius * rng.uniform(0.62, 0.84)))
+        # Drawn first, so that the tree is the same whatever part of it the canvas shows.
+        length = rng.uniform(9, 18) + radius * 3
+        turns = rng.normal(0, 0.22, (3, 3))
+        children = rng.normal(0, 0.55, (2, 3)), rng.uniform(0.6, 0.84, 2), rng.random(2)
+        points = [start]
+        for turn in turns:
+            way = way + turn
+            way = way / np.linalg.norm(way)
+            points.append(points[-1] + way * length / 3)
+        if np.all(start > low) and np.all(start < high):
+            line = np.array(points if radius > 1.2 else points[::3])
+            canvas.tube(line, np.linspace(radius, radius * 0.85, len(line)), share)
+        if radius > 0.8:
+            for bend, thinner, luck in zip(*children, strict=True):
+                if luck < 0.9:
+                    stack.append((points[-1], (way + bend) / np.linalg.norm(way + bend), radius * thinner))
     # Only in the lung: elsewhere the tissue is already there.
     share *= np.clip((-300 - canvas.hu) / 300, 0, 1)
     canvas.paint(share, 35.0)
