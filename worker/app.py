@@ -49,13 +49,12 @@ def work(settings: Settings, role: str, concurrency: int) -> int:
     AgatstonError
         Database, migrations or weights are not as they should be; said before anything is claimed.
     """
-    node = WorkerNode(settings, role)
     scorers = None
     if role == SCORE:
         from worker.scorers import Scorers  # noqa: PLC0415 (draws torch in)
 
         scorers = Scorers.load()
-        node.details |= scorers.details
+    node = WorkerNode(settings, {"role": role, **(scorers.details if scorers else {})})
     app = create_app(settings, node, scorers)
 
     def stop(**_: Any) -> None:  # runs inside a signal handler: only starts a thread

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import threading
-from collections.abc import Callable
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-from service.database import UNAVAILABLE, Database, require_current
+from service.beats import Beat
+from service.database import Database, require_current
 from service.dispatch import Dispatcher
-from service.settings import Settings
 from service.store import Store
-from service.tables import ProcessBeat, now
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from service.settings import Settings
 
 log = logging.getLogger(__name__)
-
-BEAT_SECONDS = 5.0  # between two signs of life in the table of processes
 
 
 class WorkerNode:
@@ -27,8 +27,8 @@ class WorkerNode:
     ----------
     settings
         Of the whole node.
-    role
-        ``score`` or ``deliver``, for the table of processes.
+    details
+        What the table of processes tells about this one: its role, weights and device.
 
     Raises
     ------
@@ -36,27 +36,39 @@ class WorkerNode:
         The database does not answer or lacks migrations.
     """
 
-    def __init__(self, settings: Settings, role: str) -> None:
+    def __init__(self, settings: Settings, details: dict[str, Any]) -> None:
         self.settings = settings
         self.database = Database(settings.database)
         require_current(self.database)
         self.store = Store(settings.store_root)
         self.dispatcher = Dispatcher(settings)
-        self.owner = f"worker-{role}@{socket.gethostname()}:{os.getpid()}"
-        self.details: dict[str, Any] = {"role": role}
         self.stopping = threading.Event()
-        self._undo: dict[int, Callable[[], None]] = {}
+        self._beat = Beat(self.database, "worker", details)
+        self._beating = False
+        self._claims: dict[object, Callable[[], None]] = {}
         self._lock = threading.Lock()
-        self._beats: threading.Thread | None = None
 
-    def work_on(self, hand_back: Callable[[], None]) -> Work:
-        """Register a claim for as long as the returned context lasts; `hand_back` gives it back at a stop."""
-        return Work(self, hand_back)
+    @property
+    def owner(self) -> str:
+        """Name of this process in leases and in the table of processes."""
+        return self._beat.name
+
+    @contextmanager
+    def work_on(self, hand_back: Callable[[], None]) -> Iterator[None]:
+        """Remember a claim while the block lasts; `hand_back` gives it back if the process stops meanwhile."""
+        key = object()
+        with self._lock:
+            self._claims[key] = hand_back
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._claims.pop(key, None)
 
     def hand_back_all(self) -> None:
         """Give every claim back; what is still computed for it will find its lease lost and record nothing."""
         with self._lock:
-            claims, self._undo = list(self._undo.values()), {}
+            claims, self._claims = list(self._claims.values()), {}
         for hand_back in claims:
             try:
                 hand_back()
@@ -64,54 +76,14 @@ class WorkerNode:
                 log.warning("a claim was not handed back: %s", type(error).__name__)
 
     def start_beats(self) -> None:
-        """Write a sign of life at once and then every few seconds, until `stop`."""
-        self._beats = threading.Thread(target=self._beat_on, name="beats", daemon=True)
-        self._beats.start()
-
-    def _beat_on(self) -> None:
-        while True:
-            try:
-                self._beat()
-            except UNAVAILABLE as error:
-                log.warning("no sign of life written: %s", type(error).__name__)
-            if self.stopping.wait(BEAT_SECONDS):
-                return
-
-    def _beat(self) -> None:
-        with self.database.transaction() as session:
-            row = session.get(ProcessBeat, self.owner)
-            if row is None:
-                row = ProcessBeat(name=self.owner, kind="worker")
-                session.add(row)
-            row.seen_at, row.detail = now(), dict(self.details)
+        """Write a sign of life at once and then regularly, until `close`."""
+        self._beating = True
+        self._beat.start()
 
     def close(self) -> None:
-        """Stop the beats, sign off and close the connections."""
+        """Stop the signs of life and close the connections."""
         self.stopping.set()
-        if self._beats is not None:
-            self._beats.join(BEAT_SECONDS)
-        try:
-            with self.database.transaction() as session:
-                row = session.get(ProcessBeat, self.owner)
-                if row is not None:
-                    session.delete(row)
-        except UNAVAILABLE as error:
-            log.warning("not signed off: %s", type(error).__name__)
+        if self._beating:
+            self._beat.stop()
         self.dispatcher.close()
         self.database.dispose()
-
-
-class Work:
-    """A claim that a stop of the process gives back."""
-
-    def __init__(self, node: WorkerNode, hand_back: Callable[[], None]) -> None:
-        self._node = node
-        self._hand_back = hand_back
-
-    def __enter__(self) -> None:
-        with self._node._lock:  # noqa: SLF001 (two classes of one idea)
-            self._node._undo[id(self)] = self._hand_back  # noqa: SLF001
-
-    def __exit__(self, *exc: object) -> None:
-        with self._node._lock:  # noqa: SLF001
-            self._node._undo.pop(id(self), None)  # noqa: SLF001

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from models.pipeline import Outcome
-
     from models.results import ScoringResult
     from worker.node import WorkerNode
     from worker.scorers import Scorers
@@ -87,8 +86,8 @@ def _ending(node: WorkerNode, claimed: ClaimedJob, outcome: Outcome) -> Callable
     destinations = node.settings.all_destinations
     seconds = dict(outcome.seconds)
     if outcome.status == "failed":
-        code, reason = outcome.reason_code or "failed", outcome.reason or ""
-        return lambda: jobs.finish_failed(node.database, claimed, code, reason, seconds=seconds)
+        code, words = outcome.reason_code or "failed", outcome.reason or ""
+        return lambda: jobs.finish_failed(node.database, claimed, code, words, seconds=seconds)
     started = time.perf_counter()
     objects = []
     if outcome.status == "not_eligible":

@@ -155,6 +155,7 @@ def test_an_archive_that_is_down_gets_it_when_it_is_back(make_node, tmp_path):
 
 def test_a_refused_object_goes_to_the_fall_back(make_node):
     with archive(SR_3D, SC, status=0xC000) as (bad, _), archive(SR_3D, SC) as (good, received):
+
         def entry(name, address, **more):
             host, port = address.split("@")[1].split(":")
             return {"name": name, "aet": "ARCHIVE", "host": host, "port": int(port), **more}
@@ -162,7 +163,9 @@ def test_a_refused_object_goes_to_the_fall_back(make_node):
         import json
 
         node = make_node(
-            destinations=json.dumps([entry("first", bad, fallback="second"), entry("second", good, kinds=["pdf"])])
+            destinations=json.dumps(
+                [entry("first", bad, fallback="second"), entry("second", good, kinds=["pdf"])]
+            )
         )
         for delivery_id in worker_rows.scored_job(node):
             delivery.deliver(node, delivery_id)

@@ -28,7 +28,7 @@ def node(home: Path, *, role: str = "deliver", **settings: object) -> WorkerNode
     database = db.Database(loaded.database)
     db.upgrade(database)
     database.dispose()
-    return WorkerNode(loaded, role)
+    return WorkerNode(loaded, {"role": role})
 
 
 def waiting_job(worker: WorkerNode, files: list[Path] | None = None, *, calling_ae: str = "SCANNER") -> str:

@@ -124,7 +124,9 @@ def test_heart_box_by_bounds_and_coordinates(document, result):
     assert box.codes[("DCM", "130400")] == ("SCT", "75958009")
     if document.SOPClassUID == "1.2.840.10008.5.1.4.1.1.88.34":
         points = np.concatenate([np.reshape(one.GraphicData, (-1, 3)) for one in box.coordinates])
-        assert all(one.ReferencedFrameOfReferenceUID == samples.header().FrameOfReferenceUID for one in box.coordinates)
+        assert all(
+            one.ReferencedFrameOfReferenceUID == samples.header().FrameOfReferenceUID for one in box.coordinates
+        )
         np.testing.assert_allclose(points.min(axis=0), result.heart_box.low, rtol=1e-6)
         np.testing.assert_allclose(points.max(axis=0), result.heart_box.high, rtol=1e-6)
     else:
@@ -136,7 +138,9 @@ def test_heart_box_by_bounds_and_coordinates(document, result):
 
 
 def test_a_turned_source_gets_its_rectangle_in_its_own_pixels(result):
-    prone = samples.series(ImageOrientationPatient=[-1, 0, 0, 0, -1, 0], ImagePositionPatient=[77.5, 77.5, -300.0])
+    prone = samples.series(
+        ImageOrientationPatient=[-1, 0, 0, 0, -1, 0], ImagePositionPatient=[77.5, 77.5, -300.0]
+    )
     report = build_report(prone, result, kind="sr", config=samples.CONFIG)
     (region,) = sr_reader.read(report).box.coordinates
     points = 77.5 - (np.reshape(region.GraphicData, (-1, 2)) - 0.5) * 2.5

@@ -57,7 +57,9 @@ def test_the_same_result_is_the_same_bytes_in_another_process(kind):
 
 
 def uid_of(source, result, **changes):
-    config = replace(samples.CONFIG, **{key: changes.pop(key) for key in ("made_at", "predecessors") if key in changes})
+    config = replace(
+        samples.CONFIG, **{key: changes.pop(key) for key in ("made_at", "predecessors") if key in changes}
+    )
     return build_report(source, result, config=config, **changes).SOPInstanceUID
 
 

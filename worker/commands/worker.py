@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
-import signal
-import subprocess  # nosec B404
+import subprocess  # nosec B404 (our own interpreter and module)
 import sys
 import threading
 from typing import TYPE_CHECKING
 
+from celery.signals import setup_logging
+
 from calcium.errors import SettingsError
-from service.dispatch import QUEUES
+from service import logs
+from service.dispatch import DELIVERY, QUEUES
 from service.settings import Settings
+from service.supervisor import PARENT_FD
 from worker import app
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
 DELIVERIES_AT_ONCE = 4  # they wait for archives, not for the processor
 RESTART_SECONDS = 2.0  # a sender that ends by itself starts again after so long
-ORPHAN_SECONDS = 0.5  # between two looks whether the parent is still there
 END_SECONDS = 15.0
 
 
@@ -35,7 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--queues", default=",".join(QUEUES), metavar="NAMES",
         help=f"which of {', '.join(QUEUES)} to serve (default: all; delivery in its own process)",
     )  # fmt: skip
-    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,8 +48,6 @@ def run(args: argparse.Namespace) -> int:
         raise SettingsError("--concurrency takes a number of at least 1")
     settings = Settings.load()
     configure_logs(settings)
-    if args.parent is not None:
-        _follow(args.parent)
     delivers = set(app.QUEUES_OF_ROLE[app.DELIVER]) & queues
     scores = set(app.QUEUES_OF_ROLE[app.SCORE]) & queues
     if not scores:
@@ -59,57 +58,45 @@ def run(args: argparse.Namespace) -> int:
 
 def configure_logs(settings: Settings) -> None:
     """Write logs as the node's other processes do, and keep Celery from changing that."""
-    from celery.signals import setup_logging  # noqa: PLC0415
-
-    from service import logs  # noqa: PLC0415
-
     logs.configure(settings, "worker")
     setup_logging.connect(lambda **_: None, weak=False)
 
 
 @contextlib.contextmanager
 def _sender() -> Iterator[None]:
-    """Run a process that delivers, as long as the block lasts; should it end by itself, start another."""
-    command = [
-        sys.executable,
-        "-m",
-        "service.cli",
-        "worker",
-        "--queues",
-        "delivery",
-        "--parent",
-        str(os.getpid()),
-    ]
+    """Run a process that delivers, as long as the block lasts; should it end by itself, start another.
+
+    It holds the read end of a pipe whose write end only we have, and so ends with us however we end
+    (service.supervised).
+    """
+    read_end, write_end = os.pipe()
     ending = threading.Event()
-    current = [subprocess.Popen(command)]  # noqa: S603 (our own program)
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603 (our own interpreter and module)
+            [sys.executable, "-m", "service.supervised", "worker", "--queues", DELIVERY],
+            env={**os.environ, PARENT_FD: str(read_end)},
+            pass_fds=(read_end,),
+            start_new_session=True,  # Ctrl-C reaches us alone, and we stop it in order
+        )
 
     def watch() -> None:
-        while True:
-            current[0].wait()
-            if ending.wait(RESTART_SECONDS):
-                return
-            current[0] = subprocess.Popen(command)  # noqa: S603 (our own program)
+        while not ending.is_set():
+            process[0].wait()
+            if not ending.wait(RESTART_SECONDS):
+                process[0] = start()
 
-    watcher = threading.Thread(target=watch, name="sender", daemon=True)
-    watcher.start()
+    process = [start()]
+    threading.Thread(target=watch, name="sender", daemon=True).start()
     try:
         yield
     finally:
         ending.set()
-        current[0].terminate()
+        process[0].terminate()
         try:
-            current[0].wait(END_SECONDS)
+            process[0].wait(END_SECONDS)
         except subprocess.TimeoutExpired:
-            current[0].kill()
-            current[0].wait()
-
-
-def _follow(parent: int) -> None:
-    """End in order when the parent is gone: kill -9 of it must not leave us behind."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            threading.Event().wait(ORPHAN_SECONDS)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()
+            process[0].kill()
+            process[0].wait()
+        os.close(write_end)
+        os.close(read_end)

@@ -243,11 +243,12 @@ def _profile(figure: Figure, result: ScoringResult, shown: tuple[SliceScore, ...
     axes = figure.add_axes((0.435, 0.15, 0.185, 0.255), facecolor=PAPER)
     heights = [score.z_mm for score in result.slice_scores]
     axes.barh(heights, [score.agatston for score in result.slice_scores], height=1.4, color=WARN)
-    axes.set_ylim(result.heart_box.low[2], result.heart_box.high[2])
+    low, high = (edge(result.heart_box.low[2], result.heart_box.high[2], *heights) for edge in (min, max))
+    axes.set_ylim(low, high)
     highest = max((score.agatston for score in result.slice_scores), default=0.0)
     axes.set_xlim(0, highest * 1.25 if highest > 0 else 1.0)
-    gap = result.heart_box.size_mm[2] * 0.09
-    above = result.heart_box.high[2] + gap
+    gap = (high - low) * 0.09
+    above = high + gap
     for place, score in enumerate(shown):
         above = min(score.z_mm, above - gap)
         axes.text(score.agatston, above, f" {LABELS[place]}", color=INK, size=SMALL, va="center")

@@ -91,9 +91,7 @@ def scored_report(subject: Scored, *, coordinates_3d: bool) -> hd.ContainerConte
     return root
 
 
-def not_eligible_report(
-    series: CTSeries, reason: Caution, device: Device
-) -> hd.ContainerContentItem:
+def not_eligible_report(series: CTSeries, reason: Caution, device: Device) -> hd.ContainerContentItem:
     """Return the root container of the report of a series that gets no score, with the reason.
 
     Unknown is not zero: there is no number in it at all. An empty NUM with a qualifier would be legal
