@@ -1,0 +1,168 @@
+"""From a heart crop to slice scores and a heat map, one function for each kind of scorer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from calcium.agatston import credit_map
+from models.attention import joint_response
+from models.networks.regressor import Regressor
+from models.networks.weigher import Weigher
+from models.preprocess import Samples, averaging, plane, regressor_input, weigher_input
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from models.device import Runner
+    from models.preprocess import HeartCrop
+
+    Float = NDArray[np.float32]
+
+CREDIT_MEANING = "Agatston score per voxel (adds up to the slice scores)"
+JOINT_MEANING = "joint response of the third convolution layer (scaled to the slice scores)"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Estimate:
+    """Scores of the slices inside the box.
+
+    Parameters
+    ----------
+    agatston
+        float64, (slices inside,): slice Agatston scores, at least 0.
+    volume_mm3
+        float64, (slices inside,): calcified volume, at least 0.
+    response
+        float32, (slices, rows, columns) inside the box, or None.
+    meaning
+        Of the response.
+    """
+
+    agatston: NDArray[np.float64]
+    volume_mm3: NDArray[np.float64]
+    response: Float | None
+    meaning: str
+
+
+def weigh(
+    networks: Mapping[str, tuple[nn.Module, ...]],
+    crop: HeartCrop,
+    credit: Float,
+    runner: Runner,
+    *,
+    heat_map: bool,
+) -> Estimate:
+    """Return what the weigher gives: credit times weight, summed over each slice.
+
+    Parameters
+    ----------
+    networks
+        ``weigher``: the members of the ensemble; their weights are averaged.
+    crop
+        The heart.
+    credit
+        float32, shape of the crop: what classical scoring would credit each voxel of the box.
+    runner
+        Where to compute.
+    heat_map
+        Whether to return the credited score of each voxel.
+    """
+    inside = crop.inside
+    count = inside.shape[0]
+    agatston, volume = np.zeros(count), np.zeros(count)
+    response = np.zeros(inside.shape, np.float32) if heat_map else None
+    if not credit.any():
+        return Estimate(agatston, volume, response, CREDIT_MEANING)
+    members = networks["weigher"]
+    first = members[0]
+    assert isinstance(first, Weigher)
+    given = weigher_input(crop, credit, first.config)
+    images, places = torch.from_numpy(given.images), torch.from_numpy(given.places)
+    total = torch.zeros(len(images), *images.shape[2:])
+    for network in members:
+        assert isinstance(network, Weigher)
+        total += runner(network, _Weights(network, torch.from_numpy(given.cube)[None]), (images, places))
+    weights = (total / len(members)).numpy()
+    rows = given.index - inside.start[0]
+    agatston[rows] = (given.credit * weights).sum(axis=(1, 2), dtype=np.float64)
+    increment = crop.volume.geometry.spacing_mm[0]
+    volume[rows] = (given.area * weights).sum(axis=(1, 2), dtype=np.float64) * increment
+    if response is not None:
+        window = (slice(None), *inside.slices[1:])
+        response[rows] = (given.to_voxels(weights) * credit[given.index])[window]
+    return Estimate(agatston, volume, response, CREDIT_MEANING)
+
+
+class _Weights:
+    """One step of the runner: a batch of slices -> weights 0..1; context is computed once on a device."""
+
+    def __init__(self, network: Weigher, cube: Tensor) -> None:
+        self._network = network
+        self._cube = cube
+        self._features: Tensor | None = None
+
+    def __call__(self, images: Tensor, places: Tensor) -> Tensor:
+        if self._features is None or self._features.device != images.device:
+            self._features = self._network.context(self._cube.to(images.device))
+        # Channels last is what the CPU's and the GPU's convolutions like best.
+        images = images.contiguous(memory_format=torch.channels_last)
+        return torch.sigmoid(self._network.weigh(images, places, self._features)[:, 0])
+
+
+def regress(
+    networks: Mapping[str, tuple[nn.Module, ...]],
+    crop: HeartCrop,
+    credit: Float,
+    runner: Runner,
+    *,
+    heat_map: bool,
+) -> Estimate:
+    """Return what the paper's regressors give: ``agatston`` and ``volume`` networks on 256x256 slices.
+
+    Parameters are those of `weigh`; the credit is not used.
+    """
+    del credit
+    given = regressor_input(crop)
+    images = torch.from_numpy(given.images)
+    voxels = torch.from_numpy(given.voxel_mm).expand(len(images), 3)
+    scores = {}
+    for role in ("agatston", "volume"):
+        members = []
+        for network in networks[role]:
+            assert isinstance(network, Regressor)
+            members.append(network.score(runner(network, network, (images, voxels))).double().numpy())
+        scores[role] = np.mean(members, axis=0)
+    response = None
+    if heat_map:
+        network = networks["agatston"][0]
+        assert isinstance(network, Regressor)
+        on_input = runner(network, lambda i, v: joint_response(network, i, v), (images, voxels)).numpy()
+        (top, left), (height, width) = given.corner, given.size
+        on_input = np.ascontiguousarray(on_input[:, top : top + height, left : left + width])
+        _, rows, columns = crop.inside.shape
+        steps = (rows / height, columns / width)
+        by_row, by_column = (
+            averaging(Samples(step / 2, step, size), Samples(0.5, 1.0, number))
+            for step, size, number in zip(steps, (height, width), (rows, columns), strict=True)
+        )
+        response = plane(by_row, on_input, by_column)
+        mass = response.sum(axis=(1, 2), dtype=np.float64)
+        scale = scores["agatston"] / np.where(mass > 0, mass, 1)
+        response *= scale.astype(np.float32)[:, None, None]
+    return Estimate(scores["agatston"], scores["volume"], response, JOINT_MEANING)
+
+
+def credit_of(crop: HeartCrop) -> Float:
+    """Return what classical scoring would credit each voxel of the box, float32, shape of the crop."""
+    return credit_map(crop.volume, crop.box)
+
+
+# architecture of the scorer (models.weightset.WeightSet.scorer) -> what makes its estimate
+ESTIMATORS: dict[str, Callable[..., Estimate]] = {"weigher": weigh, "regressor": regress}
