@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SCORE, DELIVER = "score", "deliver"
+SCORE, DELIVER = "worker", "sender"  # kinds of processes
 QUEUES_OF_ROLE = {SCORE: (URGENT, NORMAL), DELIVER: (DELIVERY,)}
 # Work that was handed back may go on so long in a library before the process ends without it.
 STOP_SECONDS = 8.0
@@ -54,7 +54,7 @@ def work(settings: Settings, role: str, concurrency: int) -> int:
         from worker.scorers import Scorers  # noqa: PLC0415 (draws torch in)
 
         scorers = Scorers.load()
-    node = WorkerNode(settings, {"role": role, **(scorers.details if scorers else {})})
+    node = WorkerNode(settings, role, scorers.details if scorers else None)
     app = create_app(settings, node, scorers)
 
     def stop(**_: Any) -> None:  # runs inside a signal handler: only starts a thread

@@ -27,8 +27,10 @@ class WorkerNode:
     ----------
     settings
         Of the whole node.
+    kind
+        ``worker`` scores, ``sender`` delivers: readiness asks for workers.
     details
-        What the table of processes tells about this one: its role, weights and device.
+        What the table of processes tells about this one, e.g. weights and device.
 
     Raises
     ------
@@ -36,14 +38,14 @@ class WorkerNode:
         The database does not answer or lacks migrations.
     """
 
-    def __init__(self, settings: Settings, details: dict[str, Any]) -> None:
+    def __init__(self, settings: Settings, kind: str, details: dict[str, Any] | None = None) -> None:
         self.settings = settings
         self.database = Database(settings.database)
         require_current(self.database)
         self.store = Store(settings.store_root)
         self.dispatcher = Dispatcher(settings)
         self.stopping = threading.Event()
-        self._beat = Beat(self.database, "worker", details)
+        self._beat = Beat(self.database, kind, details)
         self._beating = False
         self._claims: dict[object, Callable[[], None]] = {}
         self._lock = threading.Lock()

@@ -44,7 +44,7 @@ def outcome():
 
 @pytest.fixture
 def node(tmp_path):
-    node = worker_rows.node(tmp_path / "home", role="score", pacs="PACS@127.0.0.1:9")
+    node = worker_rows.node(tmp_path / "home", role="worker", pacs="PACS@127.0.0.1:9")
     yield node
     node.close()
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def node(home: Path, *, role: str = "deliver", **settings: object) -> WorkerNode:
+def node(home: Path, *, role: str = "sender", **settings: object) -> WorkerNode:
     """Return a worker on a fresh home with its database migrated."""
     environ = {"AGATSTON_HOME": str(home), "AGATSTON_RETRY_FIRST_SECONDS": "0.01"}
     environ |= {f"AGATSTON_{name.upper()}": str(value) for name, value in settings.items()}
@@ -28,7 +28,7 @@ def node(home: Path, *, role: str = "deliver", **settings: object) -> WorkerNode
     database = db.Database(loaded.database)
     db.upgrade(database)
     database.dispose()
-    return WorkerNode(loaded, {"role": role})
+    return WorkerNode(loaded, role)
 
 
 def waiting_job(worker: WorkerNode, files: list[Path] | None = None, *, calling_ae: str = "SCANNER") -> str:

@@ -7,8 +7,10 @@ import os
 import subprocess  # nosec B404 (our own interpreter and module)
 import sys
 import threading
+import warnings
 from typing import TYPE_CHECKING
 
+from celery.platforms import SecurityWarning
 from celery.signals import setup_logging
 
 from calcium.errors import SettingsError
@@ -60,6 +62,8 @@ def configure_logs(settings: Settings) -> None:
     """Write logs as the node's other processes do, and keep Celery from changing that."""
     logs.configure(settings, "worker")
     setup_logging.connect(lambda **_: None, weak=False)
+    # Celery warns a worker that runs as root of pickled messages; ours are JSON and nothing else is accepted.
+    warnings.simplefilter("ignore", SecurityWarning)
 
 
 @contextlib.contextmanager
