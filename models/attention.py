@@ -34,14 +34,15 @@ def joint_response(network: Regressor, slices: Tensor, voxel_mm: Tensor) -> Tens
     Tensor
         float32 (n, 256, 256), at least 0, relative; bilinear from 64x64.
     """
+    maps, switches, sizes = slices, [], []
+    with torch.no_grad():
+        for layer in range(len(network.norms)):
+            maps = network.convolve(maps, layer)  # (n, 32, 2s, 2s)
+            sizes.append(maps.shape[2:])
+            maps, chosen = nn.functional.max_pool2d(maps, 2, return_indices=True)  # (n, 32, s, s)
+            switches.append(chosen)
+            maps = network.activate(maps, layer)
     with torch.enable_grad():
-        maps, switches, sizes = slices, [], []
-        with torch.no_grad():
-            for layer in range(len(network.norms)):
-                maps = network.convolve(maps, layer)  # (n, 32, 2s, 2s)
-                sizes.append(maps.shape[2:])
-                maps, chosen = nn.functional.max_pool2d(maps, 2, return_indices=True)  # (n, 32, s, s)
-                switches.append(chosen)
         maps = maps.detach().requires_grad_()
         network.head(maps, voxel_mm).sum().backward()  # type: ignore[no-untyped-call]
         assert maps.grad is not None

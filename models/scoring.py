@@ -140,7 +140,7 @@ def _heat_map(crop: HeartCrop, response: np.ndarray | None, meaning: str) -> Hea
         return None
     corner = tuple(a + b for a, b in zip(crop.place.start, crop.inside.start, strict=True))
     stop = tuple(a + b for a, b in zip(corner, response.shape, strict=True))
-    return HeatMap(type(crop.place)(corner, stop), response, meaning)  # type: ignore[arg-type]
+    return HeatMap(type(crop.place)(corner, stop), response, meaning)
 
 
 @contextmanager

@@ -96,9 +96,19 @@ class Regressor(nn.Module):
         return shared.sum(dim=1, keepdim=True) if layer == 0 else shared
 
     def convolve(self, maps: Tensor, layer: int) -> Tensor:
-        """Return ELU(batch norm(convolution)) of one layer, before its pooling."""
-        maps = nn.functional.conv2d(maps, self.kernel(layer), self.biases[layer], padding=1)
-        return nn.functional.elu(self.norms[layer](maps))
+        """Return the convolution of one layer, before its pooling."""
+        return nn.functional.conv2d(maps, self.kernel(layer), self.biases[layer], padding=1)
+
+    def activate(self, pooled: Tensor, layer: int) -> Tensor:
+        """Return ELU(batch norm(pooled)): a layer's output."""
+        return nn.functional.elu(self.norms[layer](pooled))
+
+    def layer(self, maps: Tensor, layer: int) -> Tensor:
+        """Return a whole layer: convolution, pooling, batch norm, ELU.
+
+        The paper has "batch normalization after each layer"; after its pooling a quarter of the values is left.
+        """
+        return self.activate(nn.functional.max_pool2d(self.convolve(maps, layer), 2), layer)
 
     def head(self, maps: Tensor, voxel_mm: Tensor) -> Tensor:
         """Return the output node from the pooled maps of the sixth layer."""
@@ -124,12 +134,12 @@ class Regressor(nn.Module):
             float32 (n,), not yet clipped at 0.
         """
         maps = slices  # (n,  1, 256, 256)
-        maps = nn.functional.max_pool2d(self.convolve(maps, 0), 2)  # (n, 32, 128, 128)
-        maps = nn.functional.max_pool2d(self.convolve(maps, 1), 2)  # (n, 32,  64,  64)
-        maps = nn.functional.max_pool2d(self.convolve(maps, 2), 2)  # (n, 32,  32,  32)
-        maps = nn.functional.max_pool2d(self.convolve(maps, 3), 2)  # (n, 32,  16,  16)
-        maps = nn.functional.max_pool2d(self.convolve(maps, 4), 2)  # (n, 32,   8,   8)
-        maps = nn.functional.max_pool2d(self.convolve(maps, 5), 2)  # (n, 32,   4,   4)
+        maps = self.layer(maps, 0)  # (n, 32, 128, 128)
+        maps = self.layer(maps, 1)  # (n, 32,  64,  64)
+        maps = self.layer(maps, 2)  # (n, 32,  32,  32)
+        maps = self.layer(maps, 3)  # (n, 32,  16,  16)
+        maps = self.layer(maps, 4)  # (n, 32,   8,   8)
+        maps = self.layer(maps, 5)  # (n, 32,   4,   4)
         return self.head(maps, voxel_mm)  # (n,)
 
     def target_of(self, scores: Tensor) -> Tensor:
