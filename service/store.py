@@ -28,7 +28,7 @@ FOLDER_MODE, FILE_MODE = 0o700, 0o600  # readable by the service alone
 
 
 def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()
 
 
 def inbox_key(study_uid: str, series_uid: str, sop_uid: str) -> str:
@@ -39,9 +39,8 @@ def inbox_key(study_uid: str, series_uid: str, sop_uid: str) -> str:
 
 def outbox_key(job_id: str, kind: str, sop_uid: str) -> str:
     """Return the key of an object that we wrote for a job."""
-    return (
-        f"outbox/{_digest(job_id)[:40]}/{re.sub('[^0-9a-z_-]', '_', kind.lower())}-{_digest(sop_uid)[:20]}.dcm"
-    )
+    name = re.sub("[^0-9a-z_-]", "_", kind.lower())[:32]
+    return f"outbox/{_digest(job_id)[:40]}/{name}-{_digest(sop_uid)[:20]}.dcm"
 
 
 class Store:

@@ -1,0 +1,120 @@
+"""Migrations and transactions, on both databases."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import select, text
+from sqlalchemy.exc import IntegrityError
+
+from calcium.errors import SettingsError
+from service.database import (
+    Database,
+    DatabaseUnavailableError,
+    MigrationError,
+    current,
+    head,
+    require_current,
+    upgrade,
+)
+from service.tables import Base, Lock, now
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'node.db'}"
+    return request.getfixturevalue("new_postgres_database")
+
+
+@pytest.fixture
+def database(url):
+    made = Database(url)
+    yield made
+    made.dispose()
+
+
+def test_the_migrations_make_the_tables(database):
+    with pytest.raises(MigrationError, match="version none"):
+        require_current(database)
+    upgrade(database)
+    upgrade(database)
+    require_current(database)
+    assert current(database) == head()
+    with database.reading() as session:
+        context = MigrationContext.configure(session.connection(), opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_several_start_at_once(url):
+    script = (
+        "import sys; from service.database import *; d = Database(sys.argv[1]); upgrade(d); require_current(d)"
+    )
+    started = [subprocess.Popen([sys.executable, "-c", script, url]) for _ in range(4)]
+    assert [process.wait(60) for process in started] == [0, 0, 0, 0]
+
+
+def test_a_transaction_is_whole(database):
+    upgrade(database)
+
+    def add_twice() -> None:
+        with database.transaction() as session:
+            session.add(Lock(name="a", owner="1", until=now()))
+            session.flush()
+            session.execute(text("INSERT INTO locks (name, owner, until) SELECT name, owner, until FROM locks"))
+
+    with pytest.raises(IntegrityError):
+        add_twice()
+    with database.reading() as session:
+        assert session.scalars(select(Lock)).all() == []
+
+
+def test_writers_wait_for_each_other_and_readers_for_none(database):
+    upgrade(database)
+    with database.transaction() as session:
+        session.add(Lock(name="a", owner="0", until=now()))
+
+    def add() -> None:
+        for _ in range(25):
+            with database.transaction() as session:
+                row = session.get_one(Lock, "a", with_for_update=True)
+                row.owner = str(int(row.owner) + 1)
+
+    threads = [threading.Thread(target=add) for _ in range(4)]
+    with database.reading() as session:
+        session.scalars(select(Lock)).all()  # a reader that stays stops nobody
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    with database.reading() as session:
+        assert session.get_one(Lock, "a").owner == "100"
+
+
+def test_sqlite_commits_are_synced(tmp_path):
+    database = Database(f"sqlite:///{tmp_path / 'node.db'}")
+    with database.reading() as session:
+        assert session.scalar(text("PRAGMA journal_mode")) == "wal"
+        assert session.scalar(text("PRAGMA synchronous")) == 2  # FULL
+        assert session.scalar(text("PRAGMA foreign_keys")) == 1
+    database.dispose()
+
+
+@pytest.mark.parametrize(
+    "wrong", ["nonsense", "mysql://u@h/d", "sqlite://", "sqlite:///:memory:", "oracle+oracledb://u@h/d"]
+)
+def test_a_wrong_url_is_a_settings_error(wrong):
+    with pytest.raises(SettingsError, match="AGATSTON_DATABASE_URL"):
+        Database(wrong)
+
+
+def test_an_absent_server_is_unavailable_and_its_password_not_shown():
+    database = Database("postgresql+psycopg://someone:hunter2@127.0.0.1:1/none")
+    with pytest.raises(DatabaseUnavailableError) as raised:
+        upgrade(database)
+    assert "hunter2" not in str(raised.value)
