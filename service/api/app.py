@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from calcium.errors import AgatstonError, TransientError
 from service import jobs
+from service.api import exports
 from service.api.access import NEEDS_OPERATOR
 from service.api.node import Node
 from service.api.routes import health, pages
@@ -32,6 +33,7 @@ HERE = Path(__file__).parent
 STATUS_OF_ERROR: dict[type[Exception], int] = {
     jobs.NoSuchJobError: 404,
     jobs.NotAllowedError: 409,
+    exports.NoScoreError: 409,
     TransientError: 503,
 }
 

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 
 from calcium.job import JobState
 from service import actions
-from service.api import exports, queries
+from service.api import exports, fhir, hl7, queries
 from service.api.access import NEEDS_READER, Operator, TheNode
 from service.api.node import Node
 from service.api.schemas import (
@@ -115,6 +115,25 @@ def _result(node: Node, job_id: UUID) -> ResultOut:
 def get_result_csv(node: TheNode, job_id: UUID) -> Response:
     """Return the result as one row of CSV below its header."""
     return Response(exports.csv([_result(node, job_id)]), media_type="text/csv; charset=utf-8")
+
+
+@router.get("/{job_id}/result/fhir", response_class=Response)
+def get_result_fhir(node: TheNode, job_id: UUID) -> Response:
+    """Return the result as an HL7 FHIR R4 bundle; 409 for a job without a score."""
+    return Response(fhir.bundle(exportable(node, job_id)), media_type="application/fhir+json")
+
+
+@router.get("/{job_id}/result/hl7", response_class=Response)
+def get_result_hl7(node: TheNode, job_id: UUID) -> Response:
+    """Return the result as an HL7 v2.5.1 ORU^R01 message; 409 for a job without a score."""
+    text = hl7.message(exportable(node, job_id))
+    return Response(text.encode(), media_type="x-application/hl7-v2+er7; charset=utf-8")
+
+
+def exportable(node: Node, job_id: UUID) -> exports.Scored:
+    """Return a scored job with its report, or answer 404 or 409."""
+    with node.database.reading() as session:
+        return exports.scored(_existing(queries.job(session, str(job_id))), node.settings)
 
 
 @router.post("/{job_id}/rerun")
