@@ -81,29 +81,38 @@ def functional_groups(header: Dataset) -> tuple[Dataset, ...]:
     """Return the header, the items of its shared functional groups and those of its first frame (C.7.6.16)."""
     parts = [header]
     for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-        for item in (header.get(name) or ())[:1]:
-            for element in item:
-                if element.VR == "SQ":
-                    parts.extend(element.value[:1])
+        try:
+            for item in (header.get(name) or ())[:1]:
+                for element in item:
+                    if element.VR == "SQ":
+                        parts.extend(element.value[:1])
+        except Exception:  # noqa: BLE001, S112 - as in `values`
+            continue
     return tuple(parts)
 
 
 def values(parts: tuple[Dataset, ...], keyword: str) -> tuple[str, ...]:
     """Return the values of the first of `parts` that has `keyword`, as upper-case or mixed text, stripped."""
     for part in parts:
-        value = part.get(keyword)
-        if value not in (None, ""):
-            many = [value] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
-            return tuple(str(one).strip() for one in many)
+        try:
+            value = part.get(keyword)
+            if value not in (None, ""):
+                many = [value] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
+                return tuple(str(one).strip() for one in many)
+        except Exception:  # noqa: BLE001, S112 - hostile values raise anything: not readable is not said
+            continue
     return ()
 
 
 def contrast_agent(header: Dataset) -> str:
     """Return what the header says about a contrast agent, empty where it says nothing."""
     agent = text(header, "ContrastBolusAgent")
-    for item in header.get("ContrastBolusAgentSequence") or ():
+    try:
         # PS3.3 C.7.6.4b: one item an agent, coded.
-        agent = agent or text(item, "CodeMeaning") or "unnamed agent"
+        for item in header.get("ContrastBolusAgentSequence") or ():
+            agent = agent or text(item, "CodeMeaning") or "unnamed agent"
+    except Exception:  # noqa: BLE001 - an unreadable list of agents is no empty one
+        return agent or "unreadable"
     return agent
 
 

@@ -21,7 +21,7 @@ from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
-from calcium.errors import ResourcesError, SeriesError, TooLargeError, UnreadableInstanceError
+from calcium.errors import AgatstonError, ResourcesError, SeriesError, TooLargeError, UnreadableInstanceError
 
 MAX_HEADER_BYTES = 32 << 20
 """Most bytes before the pixel data; the functional groups of 4,000 frames need about 10 MB."""
@@ -149,7 +149,7 @@ def guarded(what: str, uid: str | None = None) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except (SeriesError, ResourcesError):
+    except AgatstonError:
         raise
     except MemoryError as error:
         raise ResourcesError(f"out of memory while reading {what}", uid=uid) from error
@@ -294,6 +294,27 @@ class SeriesGroups(dict[str, list[Path]]):
     def __init__(self) -> None:
         super().__init__()
         self.unreadable: list[Path] = []
+
+
+def settle(dataset: Dataset) -> None:
+    """Decode all elements now, and drop those that cannot be: later readers meet neither errors nor warnings.
+
+    Parameters
+    ----------
+    dataset
+        Changed in place, nested data sets included.
+    """
+    for tag in list(dataset.keys()):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                element = dataset[tag]
+                nested = list(element.value or ()) if element.VR == "SQ" else []
+                for item in nested:
+                    settle(item)
+                str(element.value)
+        except Exception:  # noqa: BLE001 - hostile values raise anything
+            del dataset[tag]
 
 
 def _walk(paths: Iterable[Path]) -> Iterator[Path]:
