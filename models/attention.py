@@ -34,7 +34,7 @@ def joint_response(network: Regressor, slices: Tensor, voxel_mm: Tensor) -> Tens
     Tensor
         float32 (n, 256, 256), at least 0, relative; bilinear from 64x64.
     """
-    maps, switches, sizes = slices, [], []
+    maps, switches, sizes = slices.to(memory_format=torch.channels_last), [], []
     with torch.no_grad():
         for layer in range(len(network.norms)):
             maps = network.convolve(maps, layer)  # (n, 32, 2s, 2s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from models.device import Runner
-    from models.preprocess import HeartCrop
+    from models.preprocess import HeartCrop, RegressorInput
 
     Float = NDArray[np.float32]
 
@@ -141,22 +142,33 @@ def regress(
         scores[role] = np.mean(members, axis=0)
     response = None
     if heat_map:
-        network = networks["agatston"][0]
-        assert isinstance(network, Regressor)
-        on_input = runner(network, lambda i, v: joint_response(network, i, v), (images, voxels)).numpy()
-        (top, left), (height, width) = given.corner, given.size
-        on_input = np.ascontiguousarray(on_input[:, top : top + height, left : left + width])
-        _, rows, columns = crop.inside.shape
-        steps = (rows / height, columns / width)
-        by_row, by_column = (
-            averaging(Samples(step / 2, step, size), Samples(0.5, 1.0, number))
-            for step, size, number in zip(steps, (height, width), (rows, columns), strict=True)
-        )
-        response = plane(by_row, on_input, by_column)
-        mass = response.sum(axis=(1, 2), dtype=np.float64)
-        scale = scores["agatston"] / np.where(mass > 0, mass, 1)
-        response *= scale.astype(np.float32)[:, None, None]
+        response = _joint_response(networks["agatston"][0], crop, given, scores["agatston"], runner)
     return Estimate(scores["agatston"], scores["volume"], response, JOINT_MEANING)
+
+
+def _joint_response(
+    network: nn.Module, crop: HeartCrop, given: RegressorInput, scores: NDArray[np.float64], runner: Runner
+) -> Float:
+    """Return the heat map on the voxels inside the box; each slice adds up to its score."""
+    assert isinstance(network, Regressor)
+    response = np.zeros(crop.inside.shape, np.float32)
+    scored = np.flatnonzero(scores > 0)
+    if not scored.size:
+        return response
+    images = torch.from_numpy(given.images[scored])
+    voxels = torch.from_numpy(given.voxel_mm).expand(len(images), 3)
+    on_input = runner(network, partial(joint_response, network), (images, voxels)).numpy()
+    (top, left), (height, width) = given.corner, given.size
+    on_input = np.ascontiguousarray(on_input[:, top : top + height, left : left + width])
+    by_row, by_column = (
+        averaging(Samples(number / size / 2, number / size, size), Samples(0.5, 1.0, number))
+        for size, number in zip((height, width), crop.inside.shape[1:], strict=True)
+    )
+    joint = plane(by_row, on_input, by_column)
+    mass = joint.sum(axis=(1, 2), dtype=np.float64)
+    scale = scores[scored] / np.where(mass > 0, mass, 1)
+    response[scored] = joint * scale.astype(np.float32)[:, None, None]
+    return response
 
 
 def credit_of(crop: HeartCrop) -> Float:

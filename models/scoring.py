@@ -11,7 +11,7 @@ import torch
 
 from calcium.agatston import AGATSTON_SLICE_MM
 from calcium.errors import NotEligibleError
-from calcium.geometry import BoxMm
+from calcium.geometry import BoxMm, VoxelBox
 from calcium.heart_checks import NOISE_LIMIT_HU, check_heart
 from calcium.resample import resample
 from models.device import Runner
@@ -24,6 +24,8 @@ from models.weightset import WeightSet, load_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
     from calcium.volume import CTVolume
     from models.preprocess import HeartCrop
@@ -134,13 +136,16 @@ class Scorer:
         )
 
 
-def _heat_map(crop: HeartCrop, response: np.ndarray | None, meaning: str) -> HeatMap | None:  # type: ignore[type-arg]
+def _heat_map(crop: HeartCrop, response: NDArray[np.float32] | None, meaning: str) -> HeatMap | None:
     """Return the response in voxels of the whole resampled scan."""
     if response is None:
         return None
-    corner = tuple(a + b for a, b in zip(crop.place.start, crop.inside.start, strict=True))
-    stop = tuple(a + b for a, b in zip(corner, response.shape, strict=True))
-    return HeatMap(type(crop.place)(corner, stop), response, meaning)
+    (s, r, c), (slices, rows, columns) = crop.place.start, response.shape
+    ds, dr, dc = crop.inside.start
+    corner = (s + ds, r + dr, c + dc)
+    return HeatMap(
+        VoxelBox(corner, (corner[0] + slices, corner[1] + rows, corner[2] + columns)), response, meaning
+    )
 
 
 @contextmanager
