@@ -1,9 +1,9 @@
 """Where the coronaries, aorta and valves lie in the public series that serve as real anatomy.
 
-One JSON file for each series: points in LPS mm that one reader (not a radiologist) drew by eye on axial slices of
-3.0 mm every 1.5 mm and that were then moved by at most 3 mm to the ridge of soft tissue in fat. Coordinates only, no
-pixel data; each file names its series, source and licence. Where a vessel cannot be seen, the line follows its
-groove; the notes say where.
+One JSON file for each series: points in LPS mm that one reader (not a radiologist) drew by eye on axial slices
+of 3.0 mm every 1.5 mm and that were then moved by at most 3 mm to the ridge of soft tissue in fat. Coordinates
+only, no pixel data; each file names its series, source and licence. Where a vessel cannot be seen, the line
+follows its groove; the notes say where.
 """
 
 from __future__ import annotations

@@ -1,0 +1,217 @@
+"""The real series that may be used for training, with reference and landmarks, ready to be augmented."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, grey_dilation
+from SimpleITK import GetArrayFromImage, ReadImage
+
+from calcium.geometry import BoxMm, VolumeGeometry, VoxelBox
+from calcium.resample import INCREMENT_MM, THICKNESS_MM, resample
+from calcium.series import read_series
+from models.training.anatomy import load_annotations
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from calcium.volume import CTVolume
+    from models.training.anatomy import Annotation
+
+CORONARY = (1, 2, 3)
+UNSURE = 7
+DENSE_MM = INCREMENT_MM / 2
+"""Increment of the slabs that augmented slices are taken from, mm: any phase is then at most 0.4 mm off."""
+REACH_MM = 58.0
+"""Kept around the heart, mm: 40 mm around a heart that is shrunk, turned and bent."""
+RIM_MM = 1.3
+"""How far beyond its 130 HU outline a plaque is taken out: its blur reaches further than the outline."""
+# Labels of a series that are not certain enough to be a target, and are taken out (README of the series).
+NOT_DECIDABLE = {"4d-lung-113": (3, 7)}
+
+
+@dataclass(frozen=True, eq=False)
+class RealCase:
+    """One real series.
+
+    Parameters
+    ----------
+    patient
+        Whole patients stay on one side of a split; the series' name.
+    volume, resampled
+        As acquired, and 3.0 mm every 1.5 mm.
+    labels
+        uint8 on the grid of `resampled`: 1 LAD, 2 LCX, 3 RCA, 4 aorta, 5 valve or annulus, 6 other, 7 unsure.
+    reference
+        ``reference.json`` as it is.
+    annotation
+        Landmarks.
+    heart_box
+        By eye, LPS mm.
+    slabs
+        int16 HU, slabs of 3.0 mm every 0.75 mm, within REACH_MM of the heart.
+    slab_labels
+        uint8 on the grid of the slabs.
+    filling
+        Flat indices into the slabs of all coronary and unsure calcium, and int16 HU of tissue in its place.
+    slab_geometry
+        Grid of the slabs.
+    """
+
+    patient: str
+    volume: CTVolume
+    resampled: CTVolume
+    labels: NDArray[np.uint8]
+    reference: dict[str, Any]
+    annotation: Annotation
+    heart_box: BoxMm
+    slabs: NDArray[np.int16]
+    slab_labels: NDArray[np.uint8]
+    filling: tuple[NDArray[np.intp], NDArray[np.int16]]
+    slab_geometry: VolumeGeometry
+
+    def background(self, *, clean: bool) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+        """Return slabs and labels, with or without the patient's own coronary calcium."""
+        if not clean:
+            return self.slabs, self.slab_labels
+        index, values = self.filling
+        hu, labels = self.slabs.copy(), self.slab_labels.copy()
+        hu.reshape(-1)[index] = values
+        labels[np.isin(labels, (*CORONARY, UNSURE))] = 0
+        return hu, labels
+
+
+def dense_slabs(volume: CTVolume) -> tuple[NDArray[np.int16], VolumeGeometry]:
+    """Return the means over slabs of 3.0 mm every 0.75 mm, by overlap as in calcium.resample, and the grid."""
+    geometry = volume.geometry
+    slices, spacing, thickness = geometry.shape[0], geometry.spacing_mm[0], volume.slice_thickness_mm
+    extent = thickness + spacing * (slices - 1)
+    low = np.arange(slices) * spacing
+    new_low = np.arange(int((extent - THICKNESS_MM + 1e-3) / DENSE_MM) + 1)[:, None] * DENSE_MM
+    overlap = np.minimum(low + thickness, new_low + THICKNESS_MM) - np.maximum(low, new_low)
+    weights = np.maximum(overlap, 0).astype(np.float32)
+    weights /= weights.sum(axis=1, keepdims=True)
+    out = np.empty((len(weights), *geometry.shape[1:]), np.int16)
+    for index, row in enumerate(weights):
+        used = np.flatnonzero(row)
+        mean = sum(row[i] * volume.hu[i].astype(np.float32) for i in used)
+        out[index] = np.rint(mean)
+    x0, y0, z0 = geometry.origin_mm
+    first = z0 - thickness / 2 + THICKNESS_MM / 2
+    return out, VolumeGeometry((x0, y0, first), (DENSE_MM, *geometry.spacing_mm[1:]), out.shape)
+
+
+def without(hu: NDArray[np.int16], gone: NDArray[np.bool_], geometry: VolumeGeometry) -> NDArray[np.int16]:
+    """Return `hu` with the voxels of `gone` filled from around, with the texture of the tissue beside them.
+
+    The level comes from the unmasked soft tissue within a few mm; the noise from the same slices about 15 mm
+    further on, so that its strength and its directions are the scan's own.
+    """
+    if not gone.any():
+        return hu.copy()
+    _, dy, dx = geometry.spacing_mm
+    reach_y, reach_x = round(RIM_MM / dy), round(RIM_MM / dx)
+    wide = grey_dilation(gone.astype(np.uint8), size=(3, 2 * reach_y + 1, 2 * reach_x + 1)) > 0
+    where = [np.flatnonzero(wide.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    pad = (4, round(25 / dy), round(25 / dx))
+    window = tuple(
+        slice(max(0, int(w[0]) - p), min(n, int(w[-1]) + p + 1))
+        for w, p, n in zip(where, pad, hu.shape, strict=True)
+    )
+    part, mask = hu[window].astype(np.float32), wide[window]
+    level = np.clip(part, -150, 110)  # no bone and no other calcium
+    seen = (~mask & (part < 130)).astype(np.float32)
+    sigma = (1.0, 2.2 / dy, 2.2 / dx)
+    total, weight = gaussian_filter(level * seen, sigma), gaussian_filter(seen, sigma)
+    wider = tuple(3 * s for s in sigma)
+    fallback = gaussian_filter(level * seen, wider) / (gaussian_filter(seen, wider) + 1e-6)
+    smooth = np.where(weight > 0.02, total / (weight + 1e-6), fallback)
+    flat = (0.0, 1.6 / dy, 1.6 / dx)
+    grain = part - gaussian_filter(part, flat)
+    # The quietest of eight directions is tissue without edges.
+    shifts = [(round(15 * np.sin(a) / dy), round(15 * np.cos(a) / dx)) for a in np.arange(8) * np.pi / 4]
+    moved = [np.roll(grain, shift, axis=(1, 2)) for shift in shifts]
+    spread = [float(np.std(np.clip(m[mask], -400, 400))) for m in moved]
+    texture = np.clip(moved[int(np.argmin(spread))], -120, 120)
+    filled = hu.copy()
+    filled[window] = np.where(mask, np.rint(smooth + texture), part).astype(np.int16)
+    return filled
+
+
+def _case(folder: Path, annotation: Annotation) -> RealCase:
+    volume = read_series(folder.glob("*.dcm")).volume
+    resampled = resample(volume)
+    image = ReadImage(str(folder / "reference" / "labels.nrrd"))
+    labels: NDArray[np.uint8] = GetArrayFromImage(image).astype(np.uint8)
+    if labels.shape != resampled.hu.shape:
+        raise ValueError(f"{folder.name}: labels of shape {labels.shape} for {resampled.hu.shape}")
+    reference = json.loads((folder / "reference" / "reference.json").read_text(encoding="utf-8"))
+    low, high = reference["heart_box_mm"]
+    heart_box = BoxMm((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+    whole, geometry = dense_slabs(volume)
+    # An odd slab lies between two label slices: what either marks is marked.
+    lower = np.arange(len(whole)) // 2
+    upper = np.minimum((np.arange(len(whole)) + 1) // 2, len(labels) - 1)
+    named = np.where(labels[lower] > 0, labels[lower], labels[upper])
+    window, geometry = _around(heart_box, geometry)
+    slabs, slab_labels = np.ascontiguousarray(whole[window]), np.ascontiguousarray(named[window])
+    unsure = NOT_DECIDABLE.get(folder.name, ())
+    if unsure:
+        gone = np.isin(slab_labels, unsure)
+        slabs = without(slabs, gone, geometry)
+        slab_labels[gone] = 0
+    clean = without(slabs, np.isin(slab_labels, (*CORONARY, UNSURE)), geometry)
+    index = np.flatnonzero(clean != slabs)
+    return RealCase(
+        patient=folder.name,
+        volume=volume,
+        resampled=resampled,
+        labels=labels,
+        reference=reference,
+        annotation=annotation,
+        heart_box=heart_box,
+        slabs=slabs,
+        slab_labels=slab_labels,
+        filling=(index, clean.reshape(-1)[index]),
+        slab_geometry=geometry,
+    )
+
+
+def _around(box: BoxMm, geometry: VolumeGeometry) -> tuple[tuple[slice, slice, slice], VolumeGeometry]:
+    """Return the window of a grid within REACH_MM of a box, and its grid."""
+    wide = BoxMm(
+        tuple(a - REACH_MM for a in box.low),  # type: ignore[arg-type]
+        tuple(b + REACH_MM for b in box.high),  # type: ignore[arg-type]
+    )
+    voxels = VoxelBox.covering(wide, geometry)
+    return voxels.slices, VolumeGeometry(geometry.to_mm(*voxels.start), geometry.spacing_mm, voxels.shape)
+
+
+def load_real_cases(folder: Path, patients: list[str] | None = None) -> list[RealCase]:
+    """Return the real series that have an annotation and lie in `folder`, by name.
+
+    Parameters
+    ----------
+    folder
+        Holds one folder for each series, with its slices and ``reference/``.
+    patients
+        Only these; all when None.
+
+    Raises
+    ------
+    SeriesError
+        A series that cannot be read.
+    ValueError
+        Labels that are not on the resampled grid.
+    """
+    annotations = load_annotations()
+    return [
+        _case(folder / name, annotation)
+        for name, annotation in annotations.items()
+        if (folder / name / "reference" / "labels.nrrd").is_file() and (patients is None or name in patients)
+    ]
