@@ -16,6 +16,7 @@ from typing import NamedTuple
 from pydicom.dataset import Dataset
 
 from calcium.acquisition import contrast_agent, functional_groups, values
+from calcium.dicom_files import guarded
 from calcium.errors import NotEligibleError, SettingsError
 from calcium.frames import CT_SOP_CLASSES, text
 from calcium.series import CTSeries
@@ -166,10 +167,13 @@ def _positions(headers: Sequence[Dataset]) -> list[float]:
             header
         ]
         for place in places:
-            part = values((place,), "ImagePositionPatient")
-            if len(part) == 3:
-                found.add(round(float(part[2]), 2))
-    return sorted(z for z in found if math.isfinite(z))
+            try:
+                z = float(values((place,), "ImagePositionPatient")[2])
+            except (IndexError, ValueError):
+                continue
+            if math.isfinite(z):
+                found.add(round(z, 2))
+    return sorted(found)
 
 
 def _frames(headers: Sequence[Dataset]) -> int:
@@ -287,14 +291,18 @@ def screen(headers: Sequence[Dataset], rules: EligibilityRules | None = None) ->
     ------
     NotEligibleError
         ``code`` is a key of `REASONS`; the text has the figures that decided. No patient data.
+    UnreadableInstanceError
+        A header that cannot be walked through.
     """
     if not headers:
         raise NotEligibleError("not_ct", "no instances")
     chosen = rules or EligibilityRules()
-    for code, reason in REASONS.items():
-        found = reason(headers, chosen)
-        if found:
-            raise NotEligibleError(code, found, uid=text(headers[0], "SeriesInstanceUID") or None)
+    with guarded("a header"):
+        uid = text(headers[0], "SeriesInstanceUID") or None
+        for code, reason in REASONS.items():
+            found = reason(headers, chosen)
+            if found:
+                raise NotEligibleError(code, found, uid=uid)
 
 
 # Convolution kernels with edge enhancement, by their makers' names.

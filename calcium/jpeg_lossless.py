@@ -1,7 +1,7 @@
 """JPEG lossless (ITU-T T.81 process 14), decoded by the GDCM inside SimpleITK.
 
 pydicom's plugin for it, python-gdcm, lets C++ exceptions of hostile code streams abort the process; SimpleITK
-turns them into RuntimeError, and decodes as fast. It reads files only: the frame gets a small DICOM file in memory.
+turns them into RuntimeError, and decodes as fast. It reads files only: a frame gets a DICOM file in memory.
 """
 
 from __future__ import annotations

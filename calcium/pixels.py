@@ -38,7 +38,7 @@ NATIVE = frozenset(
     {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian}
 )
 JPEG_LOSSLESS = frozenset({JPEGLossless, JPEGLosslessSV1})
-# Other transfer syntaxes -> pydicom's decoding plugin: fast, bit by bit right, not brought down by hostile data.
+# Other transfer syntaxes -> pydicom's decoding plugin: fast, bit by bit right, hard to bring down.
 PLUGINS: dict[UID, str] = {
     RLELossless: "pylibjpeg",
     JPEGLSLossless: "pyjpegls",

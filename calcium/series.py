@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
 
 from calcium.acquisition import Acquisition
-from calcium.dicom_files import Header, group_by_series, guarded, read_header, read_headers
+from calcium.dicom_files import Header, group_by_series, guarded, read_header, read_headers, settle
 from calcium.errors import (
     DuplicatePositionError,
     MissingSlicesError,
@@ -226,7 +226,11 @@ def read_series(sources: Iterable[Path]) -> CTSeries:
     ResourcesError
         Out of memory.
     """
-    paths = sorted(set(sources))
+    with guarded("the series"):
+        return _read(sorted(set(sources)))
+
+
+def _read(paths: list[Path]) -> CTSeries:
     if not paths:
         raise MissingSlicesError("no files")
     if len(paths) > MAX_FRAMES:
@@ -252,13 +256,12 @@ def read_series(sources: Iterable[Path]) -> CTSeries:
         for part in instances
     }
     lowest = groups[0][0].header
-    with guarded("the acquisition", groups[0][0].uid):
-        acquisition = Acquisition.of(lowest.dataset)
+    settle(lowest.dataset)
     notes = (f"{repeated} repeated slices of equal content were passed over",) if repeated else ()
     return CTSeries(
         volume=CTVolume(pixels.hu, pixels.geometry, groups[0][0].layout.thickness_mm),
         header=lowest.dataset,
         instances=tuple(sorted(references.values(), key=lambda item: (item.z_mm, item.sop_instance_uid))),
-        acquisition=acquisition,
+        acquisition=Acquisition.of(lowest.dataset),
         notes=notes,
     )
