@@ -19,7 +19,7 @@ from calcium.geometry import BoxMm, VolumeGeometry
 from calcium.resample import INCREMENT_MM, THICKNESS_MM
 from calcium.volume import CTVolume
 from models.training.anatomy import VESSEL_LABELS
-from models.training.phantom.acquisition import FWHM_TO_SIGMA, Scanner
+from models.training.phantom.acquisition import FWHM_TO_SIGMA, Scanner, metal_streaks
 from models.training.phantom.coronaries import Branch
 from models.training.phantom.deposits import Deposit, trace
 from models.training.phantom.motion import draw_motion
@@ -270,11 +270,13 @@ def _insert(
     )
     excess: dict[int, NDArray[np.float32]] = {}
     for deposit in deposits:
-        seen = trace(deposit, scanner, motion, z, y, x)
+        seen = trace(deposit, scanner, motion, (z, y, x))
         if seen is None:
             continue
         hu[seen.window] += seen.excess
         excess.setdefault(seen.label, np.zeros(hu.shape, np.float32))[seen.window] += seen.excess
+    if METAL in excess:
+        hu += metal_streaks(excess[METAL], rng, dx)
     return excess
 
 

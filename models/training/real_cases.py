@@ -13,6 +13,7 @@ from SimpleITK import GetArrayFromImage, ReadImage
 from calcium.geometry import BoxMm, VolumeGeometry, VoxelBox
 from calcium.resample import INCREMENT_MM, THICKNESS_MM, resample
 from calcium.series import read_series
+from calcium.volume import CTVolume
 from models.training.anatomy import load_annotations
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from calcium.volume import CTVolume
     from models.training.anatomy import Annotation
 
 CORONARY = (1, 2, 3)
@@ -153,13 +153,9 @@ def _case(folder: Path, annotation: Annotation) -> RealCase:
     reference = json.loads((folder / "reference" / "reference.json").read_text(encoding="utf-8"))
     low, high = reference["heart_box_mm"]
     heart_box = BoxMm((low[0], low[1], low[2]), (high[0], high[1], high[2]))
-    whole, geometry = dense_slabs(volume)
-    # An odd slab lies between two label slices: what either marks is marked.
-    lower = np.arange(len(whole)) // 2
-    upper = np.minimum((np.arange(len(whole)) + 1) // 2, len(labels) - 1)
-    named = np.where(labels[lower] > 0, labels[lower], labels[upper])
-    window, geometry = _around(heart_box, geometry)
-    slabs, slab_labels = np.ascontiguousarray(whole[window]), np.ascontiguousarray(named[window])
+    near = _around(heart_box, volume)
+    slabs, geometry = dense_slabs(near)
+    slab_labels = _labels_of(labels, resampled.geometry, geometry)
     unsure = NOT_DECIDABLE.get(folder.name, ())
     if unsure:
         gone = np.isin(slab_labels, unsure)
@@ -182,14 +178,25 @@ def _case(folder: Path, annotation: Annotation) -> RealCase:
     )
 
 
-def _around(box: BoxMm, geometry: VolumeGeometry) -> tuple[tuple[slice, slice, slice], VolumeGeometry]:
-    """Return the window of a grid within REACH_MM of a box, and its grid."""
+def _around(box: BoxMm, volume: CTVolume) -> CTVolume:
+    """Return the part of a volume within REACH_MM of a box."""
     wide = BoxMm(
         tuple(a - REACH_MM for a in box.low),  # type: ignore[arg-type]
         tuple(b + REACH_MM for b in box.high),  # type: ignore[arg-type]
     )
-    voxels = VoxelBox.covering(wide, geometry)
-    return voxels.slices, VolumeGeometry(geometry.to_mm(*voxels.start), geometry.spacing_mm, voxels.shape)
+    voxels = VoxelBox.covering(wide, volume.geometry)
+    geometry = VolumeGeometry(volume.geometry.to_mm(*voxels.start), volume.geometry.spacing_mm, voxels.shape)
+    return CTVolume(np.ascontiguousarray(volume.hu[voxels.slices]), geometry, volume.slice_thickness_mm)
+
+
+def _labels_of(labels: NDArray[np.uint8], old: VolumeGeometry, new: VolumeGeometry) -> NDArray[np.uint8]:
+    """Return labels of the resampled grid on slabs with the same pixels: of the slices above and below."""
+    _, row, column = (round(index) for index in old.to_index(new.origin_mm))
+    plane = labels[:, row : row + new.shape[1], column : column + new.shape[2]]
+    at = (new.origin_mm[2] + np.arange(new.shape[0]) * new.spacing_mm[0] - old.origin_mm[2]) / old.spacing_mm[0]
+    lower, upper = (np.clip(np.rint(at + side), 0, len(labels) - 1).astype(int) for side in (-0.4, 0.4))
+    named: NDArray[np.uint8] = np.where(plane[lower] > 0, plane[lower], plane[upper])
+    return named
 
 
 def load_real_cases(folder: Path, patients: list[str] | None = None) -> list[RealCase]:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.training.phantom.deposits import Deposit
-from models.training.phantom.plaques import METAL_HU
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     Points = NDArray[np.float64]
 
 AORTA, VALVE, OTHER, METAL = 4, 5, 6, 8
+METAL_HU = 9000.0
+"""Of steel and platinum before the scanner clips it."""
 
 
 @dataclass(frozen=True, eq=False)
