@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.transport import AssociationSocket
 
@@ -187,6 +187,18 @@ def _why_not(peer: Peer, association: Any) -> ArchiveUnavailableError:
     return ArchiveUnavailableError(
         f"{peer} does not answer (refused connection, timeout, failed TLS, or an aborted association)"
     )
+
+
+def require_context(peer: Peer, association: Any, abstract_syntax: str) -> None:
+    """Check that the peer accepted a context for a service, of several that were proposed.
+
+    Raises
+    ------
+    NoContextError
+        It did not.
+    """
+    if not any(one.abstract_syntax == abstract_syntax for one in association.accepted_contexts):
+        raise NoContextError(f"{peer} does not offer {UID(abstract_syntax).name}")
 
 
 def _no_delay(event: Any) -> None:

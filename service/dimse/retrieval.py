@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from pydicom.dataset import Dataset
 from pydicom.uid import (
+    JPEG2000,
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     EnhancedCTImageStorage,
@@ -18,11 +19,13 @@ from pydicom.uid import (
     JPEGLossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
+    JPEGLSNearLossless,
     RLELossless,
 )
 from pynetdicom import build_context, build_role, evt
 from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.sop_class import (
+    LegacyConvertedEnhancedCTImageStorage,
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
     StudyRootQueryRetrieveInformationModelMove,
@@ -39,16 +42,17 @@ from service.dimse.association import (
     Peer,
     open_association,
     refuse,
+    require_context,
     status_of,
 )
 
 PREAMBLE = bytes(128) + b"DICM"  # PS3.10 section 7.1
 WANTED_SYNTAXES = (
     ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, RLELossless, JPEGLSLossless,
-    JPEGLosslessSV1, JPEGLossless, JPEG2000Lossless,
+    JPEGLosslessSV1, JPEGLossless, JPEG2000Lossless, JPEGLSNearLossless, JPEG2000,
 )  # fmt: skip
 """What a C-GET takes, most wanted first."""
-WANTED_CLASSES = (CTImageStorage, EnhancedCTImageStorage)
+WANTED_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +181,7 @@ def move(
     model = StudyRootQueryRetrieveInformationModelMove
     query = _retrieve_identifier(study_instance_uid, series_instance_uid, sop_instance_uids)
     with open_association(peer, [build_context(model, list(UNCOMPRESSED))], calling_ae, timeout) as association:
+        require_context(peer, association, model)
         return _retrieved(peer, "C-MOVE", association.send_c_move(query, destination_ae, model))
 
 
@@ -227,6 +232,7 @@ def get(
     with open_association(
         peer, contexts, calling_ae, timeout, roles=roles, handlers=[(evt.EVT_C_STORE, handle)]
     ) as association:
+        require_context(peer, association, model)
         return _retrieved(peer, "C-GET", association.send_c_get(query, model))
 
 

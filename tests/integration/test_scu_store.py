@@ -3,44 +3,19 @@
 from __future__ import annotations
 
 import subprocess
-from pathlib import Path
 
-import numpy as np
 import peers
 import pytest
+import small_ct
 from pydicom import dcmread
-from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import (
-    CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    generate_uid,
 )
 
 from calcium.errors import ArchiveUnavailableError, SettingsError
 from service import scu
-
-
-def write_ct(path: Path, syntax: str = ExplicitVRLittleEndian, **attributes: object) -> FileDataset:
-    """Write one small CT slice of noise and return it."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = CTImageStorage
-    meta.MediaStorageSOPInstanceUID = attributes.pop("SOPInstanceUID", generate_uid())
-    meta.TransferSyntaxUID = syntax
-    slice_ = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    slice_.SOPClassUID, slice_.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
-    slice_.StudyInstanceUID = slice_.SeriesInstanceUID = generate_uid()
-    slice_.PatientName, slice_.PatientID, slice_.Modality = "Test^Scu", "scu-1", "CT"
-    slice_.Rows = slice_.Columns = 32
-    slice_.BitsAllocated, slice_.BitsStored, slice_.HighBit, slice_.PixelRepresentation = 16, 16, 15, 1
-    slice_.SamplesPerPixel, slice_.PhotometricInterpretation = 1, "MONOCHROME2"
-    slice_.PixelData = np.random.default_rng(1).integers(-1000, 1000, (32, 32), dtype=np.int16).tobytes()
-    slice_["PixelData"].VR = "OW"
-    for keyword, value in attributes.items():
-        setattr(slice_, keyword, value)
-    slice_.save_as(path, enforce_file_format=True)
-    return slice_
 
 
 def test_echo_reaches_storescp(tmp_path):
@@ -78,7 +53,7 @@ def test_echo_rejected_by_its_called_title_says_so(tmp_path):
 )
 def test_store_sends_the_bytes_of_the_file(tmp_path, syntax):
     path = tmp_path / "slice.dcm"
-    sent = write_ct(path, syntax)
+    sent = small_ct.write_ct(path, syntax)
     with peers.storescp(tmp_path / "in", "+xa", "--bit-preserving") as peer:
         outcomes = scu.store(scu.Peer.parse(peer.address), [path])
     assert outcomes == [scu.StoreOutcome(sent.SOPInstanceUID, 0x0000, "")]
@@ -89,7 +64,7 @@ def test_store_sends_the_bytes_of_the_file(tmp_path, syntax):
 
 def test_store_falls_back_to_implicit_where_the_peer_takes_nothing_else(tmp_path):
     path = tmp_path / "slice.dcm"
-    sent = write_ct(path, DeflatedExplicitVRLittleEndian)
+    sent = small_ct.write_ct(path, DeflatedExplicitVRLittleEndian)
     with peers.storescp(tmp_path / "in", "+xi") as peer:
         outcomes = scu.store(scu.Peer.parse(peer.address), [path])
     assert outcomes[0].stored
@@ -100,7 +75,7 @@ def test_store_falls_back_to_implicit_where_the_peer_takes_nothing_else(tmp_path
 
 def test_compressed_pixels_that_the_peer_refuses_are_an_outcome(tmp_path):
     plain, path = tmp_path / "plain.dcm", tmp_path / "slice.dcm"
-    write_ct(plain)
+    small_ct.write_ct(plain)
     subprocess.run([peers.program("dcmcjpls"), str(plain), str(path)], check=True, timeout=60)
     with peers.storescp(tmp_path / "in", "+xi") as peer:
         outcomes = scu.store(scu.Peer.parse(peer.address), [path, plain])
@@ -112,7 +87,7 @@ def test_compressed_pixels_that_the_peer_refuses_are_an_outcome(tmp_path):
 def test_a_file_that_is_not_dicom_is_an_outcome_in_its_place(tmp_path):
     bad, good = tmp_path / "bad.dcm", tmp_path / "good.dcm"
     bad.write_bytes(b"no DICOM at all")
-    sent = write_ct(good)
+    sent = small_ct.write_ct(good)
     with peers.storescp(tmp_path / "in") as peer:
         outcomes = scu.store(scu.Peer.parse(peer.address), [bad, good])
     assert [one.status for one in outcomes] == [scu.CANNOT_UNDERSTAND, 0x0000]
@@ -122,7 +97,7 @@ def test_a_file_that_is_not_dicom_is_an_outcome_in_its_place(tmp_path):
 def test_an_association_lost_in_the_middle_leaves_outcomes_without_status(tmp_path):
     paths = [tmp_path / f"{number}.dcm" for number in range(3)]
     for path in paths:
-        write_ct(path)
+        small_ct.write_ct(path)
     with peers.storescp(tmp_path / "in", "--abort-after") as peer:
         outcomes = scu.store(scu.Peer.parse(peer.address), paths, timeout=5)
     assert [one.status for one in outcomes] == [None] * 3
@@ -131,7 +106,7 @@ def test_an_association_lost_in_the_middle_leaves_outcomes_without_status(tmp_pa
 
 def test_orthanc_has_what_was_stored(tmp_path):
     path = tmp_path / "slice.dcm"
-    sent = write_ct(path)
+    sent = small_ct.write_ct(path)
     with peers.orthanc(tmp_path / "orthanc") as archive:
         assert scu.store(scu.Peer.parse(archive.address), [path])[0].stored
         found = archive.post(
@@ -154,7 +129,7 @@ def test_an_ipv6_address_stands_in_brackets():
 
 def test_a_peer_that_takes_no_context_at_all_refuses_each_file(tmp_path):
     plain, path = tmp_path / "plain.dcm", tmp_path / "slice.dcm"
-    write_ct(plain)
+    small_ct.write_ct(plain)
     subprocess.run([peers.program("dcmcjpls"), str(plain), str(path)], check=True, timeout=60)
     with peers.storescp(tmp_path / "in", "+xi") as peer:
         (outcome,) = scu.store(scu.Peer.parse(peer.address), [path])

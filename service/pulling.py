@@ -1,0 +1,360 @@
+"""Pulling: ask an archive which series it holds, leave out what is known, fetch the rest into our inbox.
+
+By C-GET the slices come on our own association and go into the inbox as if they were sent; by C-MOVE the
+archive sends them to our SCP, which must run and be known to it. Either way the keeper closes the series and
+opens a job.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydicom.dataset import Dataset
+from sqlalchemy import func, select
+
+from calcium.errors import AgatstonError, MissingAttributeError, SettingsError, UnreadableInstanceError
+from calcium.job import JobState
+from service import scu
+from service.admission import Admission
+from service.database import Database
+from service.heads import read_head
+from service.inbox import Inbox, Incoming
+from service.settings import Settings
+from service.statuses import STATUSES, RefusedError
+from service.tables import Instance, Job, Series
+
+log = logging.getLogger(__name__)
+
+Method = Literal["get", "move", "auto"]
+
+# A job in one of these states is not to be made again by a sweep; what failed or was cancelled may be.
+DONE = (JobState.WAITING, JobState.RUNNING, JobState.SCORED, JobState.NOT_ELIGIBLE, JobState.SUPERSEDED)
+QUEUE_POLL_SECONDS = 2.0
+# Asked for at SERIES level; archives leave optional ones empty (PS3.4 Table C.6-3).
+SERIES_KEYS = (
+    "SeriesDescription",
+    "BodyPartExamined",
+    "ProtocolName",
+    "SeriesNumber",
+    "NumberOfSeriesRelatedInstances",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSeries:
+    """A series that an archive holds; nothing here names the patient.
+
+    Parameters
+    ----------
+    study_instance_uid, series_instance_uid
+        Who it is.
+    study_date
+        ``YYYYMMDD`` or empty.
+    modality, description, body_part
+        As the archive says; may be empty.
+    instances
+        How many the archive holds, or None where it does not say; may be stale (PS3.4 section C.3.4).
+    """
+
+    study_instance_uid: str
+    series_instance_uid: str
+    study_date: str
+    modality: str
+    description: str
+    body_part: str
+    instances: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which series.
+
+    Parameters
+    ----------
+    modality
+        Exact, e.g. ``CT``; empty: any.
+    dates
+        Study dates as DICOM matches ranges, e.g. ``20261101-``; empty: any.
+    description, study_description
+        Patterns with ``*`` and ``?``, matched here without regard to case: archives differ about it.
+    study_instance_uid, series_instance_uid
+        Exact; empty: any.
+    min_instances
+        Fewer are no chest; series of unknown size pass.
+    """
+
+    modality: str = "CT"
+    dates: str = ""
+    description: str = "*"
+    study_description: str = "*"
+    study_instance_uid: str = ""
+    series_instance_uid: str = ""
+    min_instances: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What became of one series."""
+
+    series: FoundSeries
+    outcome: Literal["pulled", "known", "incomplete", "failed"]
+    instances: int
+    text: str = ""
+
+
+def peer_of(settings: Settings, name: str | None) -> scu.Peer:
+    """Return the archive that `name` means: a peer's or destination's name or AE title, or ``AET@host:port``.
+
+    Raises
+    ------
+    SettingsError
+        Nothing of that name has an address, or no name is given and there is no destination.
+    """
+    tls = None
+    if settings.tls_ca is not None:
+        tls = scu.tls_context(ca=settings.tls_ca, certificate=settings.tls_certificate, key=settings.tls_key)
+    if name is not None and "@" in name:
+        return scu.Peer.parse(name)
+    for one in settings.all_destinations:
+        if name is None or name in {one.name, one.aet}:
+            return scu.Peer(one.aet, one.host, one.port, tls if one.tls else None)
+    for known in settings.peers:
+        if name in {known.name, known.aet} and known.host is not None and known.port is not None:
+            return scu.Peer(known.aet, known.host, known.port, tls if known.tls else None)
+    if name is None:
+        raise SettingsError("no archive: name one (--from AET@host:port) or set AGATSTON_PACS")
+    raise SettingsError(f"no peer or destination {name} with host and port in the settings")
+
+
+def find(peer: scu.Peer, wanted: Wanted, *, calling_ae: str) -> Iterator[FoundSeries]:
+    """Yield the series of an archive that are wanted: studies first, then the series of each.
+
+    A query at SERIES level must name its study (hierarchical search, PS3.4 section C.4.1.3.1): most archives
+    refuse or misread anything else.
+
+    Raises
+    ------
+    ArchiveUnavailableError, PeerRefusedError
+        As service.scu.find.
+    """
+    studies_keys = {
+        "StudyInstanceUID": wanted.study_instance_uid,
+        "StudyDate": wanted.dates,
+        "StudyDescription": "",
+        "ModalitiesInStudy": wanted.modality,
+    }
+    with scu.querying(peer, calling_ae=calling_ae) as query:
+        for study in query("STUDY", studies_keys):
+            study_uid = _text(study, "StudyInstanceUID")
+            if not study_uid or not _matches(_text(study, "StudyDescription"), wanted.study_description):
+                continue
+            keys = dict.fromkeys(SERIES_KEYS, "") | {
+                "StudyInstanceUID": study_uid,
+                "SeriesInstanceUID": wanted.series_instance_uid,
+                "Modality": wanted.modality,
+            }
+            for answer in query("SERIES", keys):
+                found = _found(study, answer)
+                if _fits(found, wanted):
+                    yield found
+
+
+def _found(study: Dataset, answer: Dataset) -> FoundSeries:
+    count = _text(answer, "NumberOfSeriesRelatedInstances")
+    return FoundSeries(
+        study_instance_uid=_text(study, "StudyInstanceUID"),
+        series_instance_uid=_text(answer, "SeriesInstanceUID"),
+        study_date=_text(study, "StudyDate"),
+        modality=_text(answer, "Modality"),
+        description=_text(answer, "SeriesDescription"),
+        body_part=_text(answer, "BodyPartExamined"),
+        instances=int(count) if count.isdigit() else None,
+    )
+
+
+def _fits(found: FoundSeries, wanted: Wanted) -> bool:
+    return (
+        bool(found.series_instance_uid)
+        and (not wanted.modality or found.modality in {"", wanted.modality})
+        and (not wanted.series_instance_uid or found.series_instance_uid == wanted.series_instance_uid)
+        and _matches(found.description, wanted.description)
+        and (found.instances is None or found.instances >= wanted.min_instances)
+    )
+
+
+def _text(answer: Dataset, keyword: str) -> str:
+    value: Any = answer.get(keyword)
+    return "" if value is None else str(value).strip().strip("\0")
+
+
+def _matches(text: str, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(text.lower(), pattern.lower())
+
+
+def is_known(database: Database, found: FoundSeries) -> bool:
+    """Tell whether a series needs no pull: it arrives now, or has a job and as many slices as the archive."""
+    with database.reading() as session:
+        series = session.scalars(
+            select(Series).where(
+                Series.study_instance_uid == found.study_instance_uid,
+                Series.series_instance_uid == found.series_instance_uid,
+            )
+        ).first()
+        if series is None:
+            return False
+        have = session.scalar(select(func.count(Instance.id)).where(Instance.series_id == series.id)) or 0
+        if found.instances is not None and have < found.instances:
+            return False
+        if series.closed_at is None:
+            return have > 0
+        last = select(Job.state).where(Job.series_id == series.id).order_by(Job.revision.desc()).limit(1)
+        return session.scalar(last) in DONE
+
+
+class Puller:
+    """Fetches series from one archive into the inbox of this node.
+
+    Parameters
+    ----------
+    settings, database
+        Of the node.
+    inbox, admission
+        Where slices go that come by C-GET.
+    peer
+        The archive.
+    method
+        ``get``, ``move``, or ``auto``: C-GET, and C-MOVE where the archive offers none.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        inbox: Inbox,
+        admission: Admission,
+        peer: scu.Peer,
+        *,
+        method: Method = "auto",
+    ) -> None:
+        self._settings, self._database = settings, database
+        self._inbox, self._admission = inbox, admission
+        self._peer = peer
+        self._method: Method = method
+
+    def pull_all(
+        self,
+        series: Iterable[FoundSeries],
+        *,
+        again: bool = False,
+        pause_seconds: float = 0.0,
+        max_waiting: int = 20,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Pulled]:
+        """Fetch series one after another, and yield what became of each.
+
+        Parameters
+        ----------
+        again
+            Fetch known series too.
+        pause_seconds, max_waiting
+            The throttle: a pause after each series, and none is begun while more jobs wait than that.
+        stopping
+            Asked before each series.
+        """
+        for one in series:
+            if stopping():
+                return
+            if not again and is_known(self._database, one):
+                yield Pulled(one, "known", 0)
+                continue
+            while self._waiting() > max_waiting and not stopping():
+                time.sleep(QUEUE_POLL_SECONDS)
+            yield self.pull(one)
+            time.sleep(pause_seconds)
+
+    def _waiting(self) -> int:
+        with self._database.reading() as session:
+            return session.scalar(select(func.count(Job.id)).where(Job.state == JobState.WAITING)) or 0
+
+    def pull(self, found: FoundSeries) -> Pulled:
+        """Fetch one series; a fault of the archive is an outcome, not an exception."""
+        try:
+            outcome = self._fetch(found)
+        except AgatstonError as error:
+            return Pulled(found, "failed", 0, str(error))
+        if outcome.failed:
+            text = f"{outcome.failed} instances failed, status {outcome.status:04X}H"
+            return Pulled(found, "incomplete", outcome.completed, text)
+        if found.instances is not None and outcome.completed + outcome.warned < found.instances:
+            text = f"the archive says it holds {found.instances}"
+            return Pulled(found, "incomplete", outcome.completed, text)
+        return Pulled(found, "pulled", outcome.completed)
+
+    def _fetch(self, found: FoundSeries) -> scu.RetrieveOutcome:
+        if self._method != "move":
+            try:
+                outcome = self._get(found)
+            except scu.NoContextError:
+                if self._method == "get":
+                    raise
+                log.info("%s offers no C-GET, C-MOVE is used", self._peer)
+                self._method = "move"
+            else:
+                if self._method == "get" or outcome.completed or not outcome.failed:
+                    return outcome
+                log.info("no instance came by C-GET, C-MOVE is tried [%s]", found.series_instance_uid)
+        return scu.move(
+            self._peer,
+            study_instance_uid=found.study_instance_uid,
+            series_instance_uid=found.series_instance_uid,
+            destination_ae=self._settings.ae_title,
+            calling_ae=self._settings.ae_title,
+        )
+
+    def _get(self, found: FoundSeries) -> scu.RetrieveOutcome:
+        fed: set[int] = set()
+
+        def receive(received: scu.Received) -> int:
+            try:
+                fed.add(self._receive(received))
+            except RefusedError as refused:
+                log.warning("instance refused (%s): %s", refused.reason, refused.comment)
+                return STATUSES[refused.reason]
+            return 0x0000
+
+        outcome = scu.get(
+            self._peer,
+            receive,
+            study_instance_uid=found.study_instance_uid,
+            series_instance_uid=found.series_instance_uid,
+            calling_ae=self._settings.ae_title,
+        )
+        self._inbox.released(sorted(fed))
+        return outcome
+
+    def _receive(self, received: scu.Received) -> int:
+        self._admission.check(len(received.data_set))
+        try:
+            head = read_head(received.data_set, received.transfer_syntax_uid)
+        except MissingAttributeError as error:
+            raise RefusedError("missing_uid", str(error)) from error
+        except UnreadableInstanceError as error:
+            raise RefusedError("unreadable", str(error)) from error
+        if (head.sop_class_uid, head.sop_instance_uid) != (received.sop_class_uid, received.sop_instance_uid):
+            raise RefusedError("mismatch", "the data set's UIDs differ from the command's")
+        _, series_id = self._inbox.receive(
+            Incoming(
+                head=head,
+                transfer_syntax_uid=received.transfer_syntax_uid,
+                meta=received.meta,
+                data_set=received.data_set,
+                calling_ae=self._peer.aet,
+                called_ae=self._settings.ae_title,
+            )
+        )
+        return series_id
