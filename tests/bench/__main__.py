@@ -9,7 +9,6 @@ import argparse
 import os
 import platform
 import shutil
-import statistics
 import sys
 import tempfile
 import time
@@ -43,9 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = chosen.sections or list(SECTIONS)
     parts = [
         "# Benchmarks",
-        f"Made by `make bench` on {time.strftime('%Y-%m-%d', time.gmtime())}: {_machine()}, "
-        f"Python {platform.python_version()}. Figures are medians of {chosen.runs} runs (least to greatest); "
-        "a ratio compares with a peer in the same run. Other work on the machine moves the absolute figures.",
+        (
+            f"Made by `make bench` on {time.strftime('%Y-%m-%d', time.gmtime())}: {_machine()}, "
+            f"Python {platform.python_version()}. Figures are medians of {chosen.runs} runs (least to greatest); "
+            "a ratio compares with a peer in the same run. Other work on the machine moves the absolute figures."
+        ),
     ]
     for name in names:
         work = Path(tempfile.mkdtemp(prefix=f"agatston-bench-{name}-"))
@@ -58,11 +59,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(table, flush=True)  # noqa: T201
     chosen.out.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return 0
-
-
-def spread(values: Sequence[float], form: str = ".2f") -> str:
-    """Return median (least to greatest)."""
-    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 if __name__ == "__main__":
