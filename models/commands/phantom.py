@@ -75,8 +75,8 @@ def run(args: argparse.Namespace) -> int:
         write_reference(scan, folder)
         group = RiskGroup.of(scan.agatston).label
         print(
-            f"{folder}: {len(paths)} slices of {scan.volume.slice_thickness_mm:g} mm, Agatston {scan.agatston:.1f} "
-            f"({group}), volume {scan.volume_mm3:.1f} mm3",
+            f"{folder}: {len(paths)} slices of {scan.volume.slice_thickness_mm:g} mm, "
+            f"Agatston {scan.agatston:.1f} ({group}), volume {scan.volume_mm3:.1f} mm3",
             flush=True,
         )
     return 0

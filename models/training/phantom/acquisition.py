@@ -1,7 +1,8 @@
 """The scanner: geometry, slice profile, point spread, noise.
 
-Tissue and calcium pass through the same separable weights: a matrix along each axis that integrates the object
-over the slice profile and the kernel's point spread at every pixel centre, whatever grid the object is painted on.
+Tissue and calcium pass through the same separable weights: a matrix along each axis that integrates the
+object over the slice profile and the kernel's point spread at every pixel centre, whatever grid the object is
+painted on.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from scipy.fft import irfft2, rfft2
 from scipy.special import erf
 
 from models.training.phantom.canvas import Canvas
+from models.training.phantom.shapes import Array
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from models.training.phantom.shapes import Array
-
 FWHM_TO_SIGMA = 1 / 2.3548
+STREAK_FROM_HU = 1200.0  # metal that blinds detectors
+Grid = tuple[Array, Array, Array]  # centres of slices, rows and columns: z, y, x, mm
 WIDE = 2.3  # how much wider the Gaussian that edge overshoot subtracts is
 
 
@@ -97,7 +99,7 @@ def draw_scanner(
 
 
 def blur(at: NDArray[np.floating], grid: NDArray[np.floating], sigma: float, overshoot: float) -> Array:
-    """Return weights (..., len(at), len(grid)) that integrate a point spread at `at` (..., n) over an even grid.
+    """Return weights (..., n, len(grid)) that integrate a point spread at `at` (..., n) over an even grid.
 
     The rows add up to 1 where the grid covers the point spread.
     """
@@ -105,7 +107,7 @@ def blur(at: NDArray[np.floating], grid: NDArray[np.floating], sigma: float, ove
     gap = at[..., :, None] - grid
 
     def gauss(s: float) -> NDArray[np.floating]:
-        return np.exp(-0.5 * (gap / s) ** 2) * (step / (s * np.sqrt(2 * np.pi)))
+        return np.asarray(np.exp(-0.5 * (gap / s) ** 2) * (step / (s * np.sqrt(2 * np.pi))))
 
     weights = gauss(sigma)
     if overshoot:
@@ -120,7 +122,7 @@ def profile(at: NDArray[np.floating], grid: NDArray[np.floating], scanner: Scann
     s = scanner.tail * FWHM_TO_SIGMA * np.sqrt(2)
     half = scanner.thickness / 2
     weights = 0.5 * (erf((gap + half) / s) - erf((gap - half) / s)) * (step / scanner.thickness)
-    return weights.astype(np.float32)
+    return np.asarray(weights, dtype=np.float32)
 
 
 def kernel_sigma(scanner: Scanner) -> float:
@@ -128,12 +130,43 @@ def kernel_sigma(scanner: Scanner) -> float:
     return float(np.hypot(scanner.fwhm * FWHM_TO_SIGMA, scanner.pixel / np.sqrt(12)))
 
 
+def metal_streaks(metal: Array, rng: np.random.Generator, pixel: float) -> Array:
+    """Return streaks (slices, rows, columns), HU, that start at metal.
+
+    Parameters
+    ----------
+    metal
+        (slices, rows, columns): excess HU of metal.
+    rng
+        Source of chance.
+    pixel
+        mm.
+    """
+    slices, rows, columns = metal.shape
+    out = np.zeros_like(metal)
+    y, x = np.mgrid[:rows, :columns].astype(np.float32)
+    waves = [(int(k), rng.uniform(0, 2 * np.pi), rng.normal(0, 1)) for k in rng.integers(2, 24, 7)]
+    for index in range(slices):
+        found = np.argwhere(metal[index] > STREAK_FROM_HU)
+        if not len(found):
+            continue
+        mass = float(metal[index][metal[index] > STREAK_FROM_HU].sum()) * pixel**2
+        for centre in found[rng.choice(len(found), min(2, len(found)), replace=False)]:
+            dy, dx = y - centre[0], x - centre[1]
+            angle = np.arctan2(dy, dx)
+            pattern = sum(a * np.cos(2 * k * angle + p) for k, p, a in waves)
+            fade = 1 / (1 + np.hypot(dy, dx) * pixel / 6)
+            out[index] += np.float32(min(350.0, 0.02 * mass)) * pattern * fade
+    return out
+
+
 def _rows_to_one(weights: Array) -> Array:
-    return weights / weights.sum(axis=-1, keepdims=True)
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
 
 
-def image(canvas: Canvas, scanner: Scanner, z: Array, y: Array, x: Array) -> Array:
+def image(canvas: Canvas, scanner: Scanner, grid: Grid) -> Array:
     """Return the noise-free image (slices, rows, columns), HU, of a canvas at pixel centres (mm)."""
+    z, y, x = grid
     along_z = _rows_to_one(profile(z, canvas.z, scanner))
     slabs = (along_z @ canvas.hu.reshape(len(canvas.z), -1)).reshape(len(z), len(canvas.y), len(canvas.x))
     sigma = kernel_sigma(scanner)
@@ -144,18 +177,17 @@ def image(canvas: Canvas, scanner: Scanner, z: Array, y: Array, x: Array) -> Arr
     )
     over_x = _rows_to_one(blur(x, canvas.x, sigma_x, scanner.overshoot))
     over_y = _rows_to_one(blur(y, canvas.y, sigma_y, scanner.overshoot))
-    return np.matmul(over_y, slabs @ over_x.T)
+    return np.asarray(np.matmul(over_y, slabs @ over_x.T))
 
 
-def noise(
-    rng: np.random.Generator, scanner: Scanner, shape: tuple[int, int, int], z: Array, y: Array, x: Array
-) -> Array:
+def noise(rng: np.random.Generator, scanner: Scanner, grid: Grid) -> Array:
     """Return correlated noise (slices, rows, columns), HU.
 
     The spectrum is the ramp of filtered back-projection times the kernel, stretched along one direction that
     turns slowly with z; overlapping slices share their noise; the middle of the body has more of it.
     """
-    slices, rows, columns = shape
+    z, y, x = grid
+    slices, rows, columns = shape = (len(z), len(y), len(x))
     overlap = max(1, round(scanner.thickness / scanner.increment))
     white = rng.standard_normal((slices + overlap - 1, rows, columns), dtype=np.float32)
     fy = np.fft.fftfreq(rows, scanner.pixel)[:, None].astype(np.float32)
@@ -172,6 +204,9 @@ def noise(
             stretch = 1 - scanner.streak * np.cos(turn - angle) ** 2
             f = radius * stretch if scanner.streak else radius
             transfer = np.sqrt(f / limit + 0.04) * np.exp(-0.5 * (radius / limit) ** 2) * (0.3 + stretch)
+            shoulders = np.clip((float(z[min(index, slices - 1)]) - 85) / 40, 0, 1)
+            # Arms and shoulders starve the rays from side to side: streaks along x.
+            transfer = transfer * (1 + 3 * shoulders * np.exp(-0.5 * (fx / 0.03) ** 2))
             power = 2 * np.mean(transfer**2)  # half plane
             transfer = (transfer / np.sqrt(power / 2)).astype(np.float32)
         previous.append(irfft2(rfft2(white[index]) * transfer, s=(rows, columns)))

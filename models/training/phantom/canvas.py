@@ -114,7 +114,7 @@ class Canvas:
 
     def window(self, low: NDArray[np.float64], high: NDArray[np.float64]) -> tuple[slice, slice, slice] | None:
         """Return the (z, y, x) slices of the grid between two corners (x, y, z), or None outside the grid."""
-        found = []
+        found: list[slice] = []
         for axis, a, b in zip((self.x, self.y, self.z), low, high, strict=True):
             step = self.spacing[len(found)]
             first = max(0, int(np.floor((a - axis[0]) / step)))

@@ -30,8 +30,8 @@ class PhantomConfig:
     in_plane
         Rows and columns of the full image.
     calcium
-        Coronary calcium: ``auto``, ``none``, ``low``, ``moderate``, ``moderately high``, ``high``, or an Agatston
-        score to aim at.
+        Coronary calcium: ``auto``, ``none``, ``low``, ``moderate``, ``moderately high``, ``high``, or an
+        Agatston score to aim at.
     thickness_mm
         Slice thickness; drawn when None.
     crop_to_heart
@@ -61,8 +61,8 @@ class PhantomScan:
     resampled
         3.0 mm every 1.5 mm; every truth below is on its grid.
     labels
-        uint8, (slice, row, column): 0 background, 1 left main and LAD, 2 LCX, 3 RCA, 4 aortic wall, 5 aortic valve
-        or mitral annulus, 6 other calcium, 8 metal; only voxels >= 130 HU.
+        uint8, (slice, row, column): 0 background, 1 left main and LAD, 2 LCX, 3 RCA, 4 aortic wall, 5 aortic
+        valve or mitral annulus, 6 other calcium, 8 metal; only voxels >= 130 HU.
     heart_box
         From the lowest heart muscle to just below the bifurcation of the pulmonary trunk, LPS mm.
     agatston, volume_mm3

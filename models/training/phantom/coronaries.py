@@ -1,14 +1,13 @@
 """The coronary tree, found in the grooves of one heart.
 
-A groove is where two chambers are equally far: guide points are moved onto that line by Gauss-Newton steps on both
-distances, so that the arteries stay in their grooves whatever shape the heart was drawn with.
+A groove is where two chambers are equally far: guide points are moved onto that line by Gauss-Newton steps on
+both distances, so that the arteries stay in their grooves whatever shape the heart was drawn with.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +67,9 @@ def _with_gradient(distance: Callable[[Field], Array], points: Points) -> tuple[
     """Return a distance (n,) and its gradient (n, 3) at points (n, 3), in one evaluation."""
     step = 0.5
     offsets = np.concatenate((np.zeros((1, 3)), step * np.eye(3), -step * np.eye(3)))
-    values = distance(_field((points[None] + offsets[:, None]).reshape(-1, 3))).reshape(7, -1).astype(np.float64)
+    values = (
+        distance(_field((points[None] + offsets[:, None]).reshape(-1, 3))).reshape(7, -1).astype(np.float64)
+    )
     return values[0], ((values[1:4] - values[4:7]) / (2 * step)).T
 
 
@@ -78,7 +79,6 @@ def _to_groove(heart: Heart, points: Points, pair: tuple[str, str], gap: float, 
     for _ in range(14):
         values, slopes = [], []
         for name in pair:
-
             value, slope = _with_gradient(heart.chambers[name].distance, points)
             values.append(value - gap)
             slopes.append(slope)
@@ -141,7 +141,10 @@ def draw_tree(heart: Heart, rng: np.random.Generator) -> list[Branch]:
     def jitter(guide: list[list[int]]) -> np.ndarray:
         return np.asarray(guide, np.float64) + n(0, 1.3, (len(guide), 3))
 
-    def add(name: str, label: int, canonical: Points, start: float, end: float, ostium: float = -1.0) -> None:
+    def add(
+        name: str, label: int, canonical: Points, calibre: tuple[float, float], ostium: float = -1.0
+    ) -> None:
+        start, end = calibre
         patient = heart.warp.forward(canonical)
         if ostium >= 0:
             patient = _beside_vessels(heart, patient, start * scale + 1.0, ostium)
@@ -171,40 +174,30 @@ def draw_tree(heart: Heart, rng: np.random.Generator) -> list[Branch]:
     pda[0] = rca[-1]
 
     keep_lcx = int(rng.uniform(0.55, 1.0) * 60)  # dominance: how far the LCX runs
-    add("LM", 1, spline(lm, 16), 2.4, 2.2, 5.0)
-    add("LAD", 1, lad, 2.0, 0.9, 0.0)
-    add("LCX", 2, lcx[:keep_lcx], 1.8, 1.0, 0.0)
-    add("RCA", 3, rca, 2.1, 1.5, 5.0)
-    add("PDA", 3, pda, 1.3, 0.8)
+    add("LM", 1, spline(lm, 16), (2.4, 2.2), 5.0)
+    add("LAD", 1, lad, (2.0, 0.9), 0.0)
+    add("LCX", 2, lcx[:keep_lcx], (1.8, 1.0), 0.0)
+    add("RCA", 3, rca, (2.1, 1.5), 5.0)
+    add("PDA", 3, pda, (1.3, 0.8))
 
     for i, at in enumerate(sorted(rng.choice([8, 13, 18, 24, 32], rng.integers(1, 4), replace=False))):
         out = np.array([1.0, 0.35, -0.75]) + n(0, 0.2, 3)  # diagonals run over the free left wall
-        add(f"D{i + 1}", 1, _over_surface(heart, lad[at], out, rng.uniform(20, 55), rng), 1.3, 0.7)
+        add(f"D{i + 1}", 1, _over_surface(heart, lad[at], out, rng.uniform(20, 55), rng), (1.3, 0.7))
     for i, at in enumerate(sorted(rng.choice([10, 18, 26, 34], rng.integers(1, 3), replace=False))):
         out = np.array([0.55, -0.1, -1.0]) + n(0, 0.2, 3)
-        add(f"OM{i + 1}", 2, _over_surface(heart, lcx[at], out, rng.uniform(20, 50), rng), 1.3, 0.7)
+        add(f"OM{i + 1}", 2, _over_surface(heart, lcx[at], out, rng.uniform(20, 50), rng), (1.3, 0.7))
     if rng.random() < 0.7:
         out = np.array([0.5, -0.5, -0.9]) + n(0, 0.2, 3)  # acute marginal over the right ventricle
-        add(
-            "AM",
-            3,
-            _over_surface(heart, rca[int(rng.uniform(25, 45))], out, rng.uniform(15, 45), rng),
-            1.1,
-            0.6,
-        )
+        start = rca[int(rng.uniform(25, 45))]
+        add("AM", 3, _over_surface(heart, start, out, rng.uniform(15, 45), rng), (1.1, 0.6))
     aside = n(0, 0.6, 3)
     veins = {
         "GCV": lad[8:45] + np.array([2.8, 1.5, 0.5]) + aside,
         "CS": lcx[5:] + np.array([0.5, 2.5, -3.0]) + aside,
     }
     for name, line in veins.items():
-        add(
-            name,
-            0,
-            smooth(_to_surface(heart, line, 2.2, inward=False), 2),
-            rng.uniform(1.2, 2.2),
-            rng.uniform(1.0, 3.2),
-        )
+        calibre = (rng.uniform(1.2, 2.2), rng.uniform(1.0, 3.2))
+        add(name, 0, smooth(_to_surface(heart, line, 2.2, inward=False), 2), calibre)
     return branches
 
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.training.phantom.acquisition import Scanner, blur, kernel_sigma, profile
+from calcium.agatston import AGATSTON_SLICE_MM, CALCIUM_HU, WEIGHT_STEPS_HU
+from calcium.resample import THICKNESS_MM
+from models.training.phantom.acquisition import Grid, Scanner, blur, kernel_sigma, profile
 from models.training.phantom.motion import Motion
 from models.training.phantom.shapes import Array
 
@@ -76,8 +78,9 @@ def _rasterise(deposit: Deposit, low: NDArray[np.float64], shape: tuple[int, int
     return out
 
 
-def trace(deposit: Deposit, scanner: Scanner, motion: Motion, z: Array, y: Array, x: Array) -> Trace | None:
+def trace(deposit: Deposit, scanner: Scanner, motion: Motion, grid: Grid) -> Trace | None:
     """Return what a deposit adds to the image at pixel centres (mm), or None outside the image."""
+    z, y, x = grid
     margin_z = scanner.thickness / 2 + scanner.tail
     sigma = kernel_sigma(scanner)
     low = (deposit.centers - deposit.radii[:, None]).min(axis=0) - 1.0
@@ -98,7 +101,7 @@ def trace(deposit: Deposit, scanner: Scanner, motion: Motion, z: Array, y: Array
     shifts = motion.shifts(deposit.part, plane_z)  # (samples, planes, 3)
     moving = float(np.abs(shifts).max()) > 0.1
     planes = np.zeros((len(plane_z), wy.stop - wy.start, wx.stop - wx.start), np.float32)
-    for shift in shifts if moving else shifts[:1]:
+    for shift, share in zip(shifts, motion.weights, strict=True) if moving else ((shifts[0], 1.0),):
         source = (plane_z - shift[:, 2] - rest_z[0]) / FINE_Z_MM
         index = np.floor(source).astype(int)
         weight = (source - index).astype(np.float32)[:, None, None]
@@ -108,9 +111,18 @@ def trace(deposit: Deposit, scanner: Scanner, motion: Motion, z: Array, y: Array
         seen = padded[lower] * (1 - weight) + padded[upper] * weight
         over_y = blur(y[wy][None, :] - shift[:, 1:2], grid_y, sigma, scanner.overshoot)
         over_x = blur(x[wx][None, :] - shift[:, 0:1], grid_x, sigma, scanner.overshoot)
-        planes += np.matmul(np.matmul(over_y, seen), over_x.transpose(0, 2, 1))
-    if moving:
-        planes /= len(shifts)
+        planes += np.float32(share) * np.matmul(np.matmul(over_y, seen), over_x.transpose(0, 2, 1))
     along = profile(z[wz], plane_z, scanner)
     excess = (along @ planes.reshape(len(plane_z), -1)).reshape(along.shape[0], *planes.shape[1:])
     return Trace(deposit.label, (wz, wy, wx), excess)
+
+
+def plain_score(seen: Trace, scanner: Scanner) -> float:
+    """Return about what a trace alone would score in slices of 3 mm, without noise, in soft tissue."""
+    slices = max(1, round((THICKNESS_MM - scanner.thickness) / scanner.increment) + 1)
+    sums = np.cumsum(np.pad(seen.excess, ((slices, slices - 1), (0, 0), (0, 0))), axis=0)
+    hu = (sums[slices:] - sums[:-slices]) / np.float32(slices) + np.float32(BACKGROUND_HU)
+    peak = hu.max(axis=(1, 2), initial=0)
+    weight = np.searchsorted(WEIGHT_STEPS_HU, peak, side="right")
+    area = (hu >= CALCIUM_HU).sum(axis=(1, 2)) * scanner.pixel**2
+    return float((weight * area).sum() * scanner.increment / AGATSTON_SLICE_MM)

@@ -20,6 +20,8 @@ from pydicom.uid import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from models.training.phantom.config import PhantomScan
 
 INTERCEPT = -1024  # stored value 0 is the lowest HU that the simulator makes
@@ -37,6 +39,17 @@ TRANSFER_SYNTAXES = {
 def uid(*parts: object) -> str:
     """Return a UID that depends on `parts` alone: a UUID version 5 under 2.25 (PS3.5 B.2)."""
     return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, '/'.join(['agatston-phantom', *map(str, parts)])).int}"
+
+
+def _outside_circle(scan: PhantomScan) -> NDArray[np.bool_]:
+    """Return which pixels (rows, columns) lie outside the scanner's field of view."""
+    geometry, facts = scan.volume.geometry, scan.description
+    x0, y0, _ = geometry.origin_mm
+    _, rows, columns = geometry.shape
+    y = y0 + np.arange(rows)[:, None] * geometry.spacing_mm[1] - facts["center_mm"][1]
+    x = x0 + np.arange(columns)[None, :] * geometry.spacing_mm[2] - facts["center_mm"][0]
+    # Only what the image itself leaves empty: rounding of the centre must not cut off tissue.
+    return np.asarray((np.hypot(y, x) > facts["view_mm"] / 2) & np.all(scan.volume.hu == INTERCEPT, axis=0))
 
 
 def write_dicom(
@@ -71,11 +84,13 @@ def write_dicom(
         scanners leave it empty too.
     """
     syntax = TRANSFER_SYNTAXES[transfer_syntax]
+    written = ExplicitVRLittleEndian if syntax.is_encapsulated else syntax
     folder.mkdir(parents=True, exist_ok=True)
     volume, facts = scan.volume, scan.description
     geometry = volume.geometry
     identity = (scan.seed, *sorted((k, str(v)) for k, v in facts.items()), geometry.shape)
     series = uid("series", *identity)
+    padded = _outside_circle(scan) if facts["padding_hu"] is not None else None
     paths = []
     for index in range(geometry.shape[0]):
         ds = Dataset()
@@ -118,7 +133,11 @@ def write_dicom(
         ds.Exposure = round(facts["mas"])
         ds.ConvolutionKernel = f"SIM{round(100 * facts['fwhm_mm'])}"
         ds.ReconstructionDiameter = f"{geometry.spacing_mm[2] * geometry.shape[2]:.6g}"
-        ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = str(INTERCEPT), "1", "HU"
+        ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = (
+            str(INTERCEPT if padded is None else 0),
+            "1",
+            "HU",
+        )
         ds.WindowCenter, ds.WindowWidth = "40", "400"
         if contrast_agent is not None:
             ds.ContrastBolusAgent = contrast_agent
@@ -133,15 +152,19 @@ def write_dicom(
         ds.SamplesPerPixel = 1
         ds.PhotometricInterpretation = "MONOCHROME2"
         ds.Rows, ds.Columns = geometry.shape[1:]
-        ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
-        ds.PixelData = (volume.hu[index].astype(np.int32) - INTERCEPT).astype("<u2").tobytes()
+        if padded is None:
+            ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
+            stored = (volume.hu[index].astype(np.int32) - INTERCEPT).astype("<u2")
+        else:
+            ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
+            ds.add_new("PixelPaddingValue", "SS", facts["padding_hu"])  # PS3.3 C.7.5.1.1.2
+            stored = np.where(padded, facts["padding_hu"], volume.hu[index]).astype("<i2")
+        ds.PixelData = stored.tobytes()
         ds["PixelData"].VR = "OW"  # PS3.5 A.2: OW for 16 bits
         ds.file_meta = FileMetaDataset()
         ds.file_meta.MediaStorageSOPClassUID = CTImageStorage
         ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-        ds.file_meta.TransferSyntaxUID = (
-            syntax if not syntax.is_compressed or syntax.is_deflated else ExplicitVRLittleEndian
-        )
+        ds.file_meta.TransferSyntaxUID = written  # type: ignore[assignment]  # pydicom wants its own UID class
         ds.file_meta.ImplementationClassUID = IMPLEMENTATION
         if syntax.is_encapsulated:
             ds.compress(syntax, generate_instance_uid=False)

@@ -11,10 +11,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from models.training.phantom.shapes import Array, Ellipsoid, Field, Points, rotation, smooth_union, spline, unit
+from models.training.phantom.shapes import (
+    Array,
+    Ellipsoid,
+    Field,
+    Points,
+    rotation,
+    smooth,
+    smooth_union,
+    spline,
+    unit,
+)
 
 CENTER = np.array([18.0, -54.0, 0.0])  # pivot of the heart in the canonical frame, mm
-LONG_AXIS = unit([0.63, -0.52, -0.575])  # base to apex
+LONG_AXIS = unit([0.65, -0.54, -0.52])  # base to apex
 
 
 def _ventricular_axes(normal: object) -> np.ndarray:
@@ -70,7 +80,7 @@ class Warp:
         for _ in range(4):  # the bend is gentle: fixed-point iteration converges at once
             bend = self._bend(guess[:, 0], guess[:, 1], guess[:, 2])
             guess = target - np.stack([np.broadcast_to(b, len(guess)) for b in bend], axis=1)
-        return guess
+        return np.asarray(guess)
 
 
 @dataclass
@@ -99,7 +109,7 @@ class Heart:
         return total
 
     def envelope(self, where: Field) -> Array:
-        """Return the distance to the pericardium (chambers, grooves and epicardial fat), canonical coordinates."""
+        """Return the distance to the pericardium: chambers, grooves, epicardial fat; canonical coordinates."""
         names = list(self.chambers)
         total = self.chamber(names[0], where)
         for name in names[1:]:
@@ -176,7 +186,7 @@ def draw_heart(rng: np.random.Generator, shift: float = 0.0) -> Heart:
             chambers["LA"].center, tuple(np.array(chambers["LA"].radii) - 2.5), chambers["LA"].axes
         ),
     }
-    size = np.exp(n(0.02, 0.065 + 0.03 * shift)) * np.exp(n(0, 0.045, 3))
+    size = np.exp(n(0.02, 0.065 + 0.03 * shift)) * np.exp(n(0, 0.045, 3)) * np.array([1.0, 1.06, 0.9])
     waves = np.column_stack(
         [
             n(0, 1.1, (5, 3)),
@@ -198,10 +208,28 @@ def draw_heart(rng: np.random.Generator, shift: float = 0.0) -> Heart:
         crease=rng.uniform(3.0, 9.0),
         fat=float(np.clip(rng.gamma(2.0, 1.5), 0.3, 9.0)),
         hull=rng.uniform(16.0, 50.0),
-        fat_waves=np.column_stack([n(0, 1, (4, 3)) / rng.uniform(14, 40, (4, 1)), rng.uniform(0, 2 * np.pi, 4)]),
+        fat_waves=np.column_stack(
+            [n(0, 1, (4, 3)) / rng.uniform(14, 40, (4, 1)), rng.uniform(0, 2 * np.pi, 4)]
+        ),
     )
     _add_vessels(heart, rng)
     return heart
+
+
+def keep_off_spine(heart: Heart, spine: float) -> None:
+    """Move the descending aorta beside vertebrae of radius `spine` (mm), whose centre is at (0, `spine`)."""
+    line, radii = heart.vessels["aorta"]
+    line = line.copy()
+    behind = np.arange(len(line)) > 45  # beyond the arch
+    middle = np.array([0.0, spine])
+    offset = line[:, :2] - middle
+    distance = np.linalg.norm(offset, axis=1)
+    lack = np.where(behind, np.maximum(1.18 * spine + radii + 1.0 - distance, 0), 0)
+    # The wider the vertebra, the more to the front the aorta rides on it.
+    way = offset / np.maximum(distance, 1e-6)[:, None] + np.array([0.0, -0.25])
+    line[:, :2] += way / np.linalg.norm(way, axis=1, keepdims=True) * lack[:, None]
+    line[40:] = smooth(line[40:], 4)
+    heart.vessels["aorta"] = (line, radii)
 
 
 def _add_vessels(heart: Heart, rng: np.random.Generator) -> None:

@@ -1,7 +1,8 @@
 """The beating heart in a scan without ECG gating.
 
-While the table moves, the heart goes through several beats: each z is seen at its own phase, over a window of the
-beat as long as the gantry's rotation. Small structures come out smeared, doubled or broken, the RCA most.
+While the table moves, the heart goes through several beats: each z is seen at its own phase, over a window
+of the beat as long as the gantry's rotation. Small structures come out smeared, doubled or broken, most
+of all the RCA.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# Share of the drawn amplitude by what moves; 1 is the RCA (Husmann et al., Radiology 2007: RCA > LCX > LAD > LM).
+# Share of the drawn amplitude by what moves; the RCA moves most, then LCX, LAD, left main
+# (Husmann et al., Radiology 2007).
 SHARE = {
     "RCA": 1.0,
     "LCX": 0.7,
@@ -23,6 +25,7 @@ SHARE = {
     "still": 0.03,
 }
 SYSTOLE = 0.42  # share of the beat with the long excursion
+SAMPLES = 5
 FILLING = 0.22  # share of the beat with the short one after it
 
 
@@ -42,8 +45,9 @@ class Motion:
         Phase at z = 0.
     directions
         Unit vector (3,) for each key of SHARE.
-    samples
-        Phases averaged within the window.
+    weights
+        (samples,), sum 1: how much each phase within the window counts. Projections of different phases do not
+        agree, so that some phases count negatively: the dark tails beside moving calcium.
     """
 
     amplitude: float
@@ -51,7 +55,12 @@ class Motion:
     window: float
     start: float
     directions: dict[str, NDArray[np.float64]]
-    samples: int = 4
+    weights: NDArray[np.float64]
+
+    @property
+    def samples(self) -> int:
+        """Phases that one slice averages over."""
+        return len(self.weights)
 
     def shifts(self, part: str, z: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return displacements (samples, len(z), 3) in mm of `part` as seen at heights z (mm)."""
@@ -63,7 +72,7 @@ class Motion:
         across = 0.25 * np.sin(2 * np.pi * phase)
         main = self.directions[part]
         side = np.cross(main, [0.0, 0.0, 1.0])
-        return self.amplitude * SHARE[part] * (out[..., None] * main + across[..., None] * side)
+        return np.asarray(self.amplitude * SHARE[part] * (out[..., None] * main + across[..., None] * side))
 
 
 def draw_motion(rng: np.random.Generator, shift: float = 0.0) -> Motion:
@@ -82,7 +91,9 @@ def draw_motion(rng: np.random.Generator, shift: float = 0.0) -> Motion:
     for part, vector in main.items():
         drawn = np.asarray(vector) + rng.normal(0, 0.3, 3)
         directions[part] = drawn / np.linalg.norm(drawn)
+    weights = np.clip(1 + rng.normal(0, 0.55, SAMPLES), -0.25, None)
     return Motion(
+        weights=weights / weights.sum(),
         amplitude=float(np.clip(rng.gamma(2.6, 1.15 + 0.25 * shift), 0.1, 9.0)),
         beat_mm=rng.uniform(14, 55),
         window=rng.uniform(0.12, 0.5),

@@ -1,7 +1,8 @@
 """Labels and scores, made as people made them: on the noisy, resampled image.
 
-A voxel is calcium from 130 HU. It belongs to a deposit when the deposit, blurred and smeared, adds noticeably to
-it; where several do, to the one that adds most. Bone and cartilage that touch a plaque are cut off by that rule.
+A voxel is calcium from 130 HU. It belongs to a deposit when the deposit, blurred and smeared, adds noticeably
+to it; where several do, to the one that adds most. Bone and cartilage that touch a plaque are cut off by that
+rule.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK
 
 from calcium.agatston import CALCIUM_HU
 from calcium.resample import overlap_weights
@@ -64,8 +65,8 @@ def label(
 
 def _drop_unseen(labels: NDArray[np.uint8], strongest: Array) -> None:
     """Clear components in which no deposit shows above the noise."""
-    components = sitk.GetArrayFromImage(
-        sitk.ConnectedComponent(sitk.GetImageFromArray((labels > 0).astype(np.uint8)), True)
+    components = SimpleITK.GetArrayFromImage(
+        SimpleITK.ConnectedComponent(SimpleITK.GetImageFromArray((labels > 0).astype(np.uint8)), True)
     )
     inside = components > 0
     if not inside.any():

@@ -11,14 +11,15 @@ from calcium.agatston import score_mask
 from calcium.geometry import BoxMm, VolumeGeometry
 from calcium.resample import resample
 from calcium.volume import CTVolume
-from models.training.phantom.acquisition import Scanner, draw_scanner, image, noise
+from models.training.phantom.acquisition import Grid, Scanner, draw_scanner, image, metal_streaks, noise
 from models.training.phantom.canvas import Canvas
 from models.training.phantom.config import PhantomConfig, PhantomScan
 from models.training.phantom.coronaries import draw_tree
-from models.training.phantom.deposits import Deposit, trace
-from models.training.phantom.heart import Heart, draw_heart
+from models.training.phantom.deposits import Deposit, Trace, plain_score, trace
+from models.training.phantom.distractors import distractors
+from models.training.phantom.heart import Heart, draw_heart, keep_off_spine
 from models.training.phantom.motion import draw_motion
-from models.training.phantom.plaques import coronary_plaques, distractors, draw_burden
+from models.training.phantom.plaques import coronary_plaques, draw_burden
 from models.training.phantom.reference import label
 from models.training.phantom.scene import Patient, paint
 from models.training.phantom.torso import draw_torso
@@ -29,20 +30,23 @@ if TYPE_CHECKING:
     from models.training.phantom.shapes import Array
 
 CORONARY = (1, 2, 3)
+METAL = 8
+PADDING_HU = (-2000, -3024, -1500)  # what scanners write outside their circle
 NEAR_MM, NEAR_COARSE_MM = 0.9, 2.2  # grid of the heart region
 FAR_MM, FAR_COARSE_MM = 1.7, 3.5  # grid of the rest
 SEAM_MM = 5.0  # the heart region is used up to here from its border
+LOWEST_HU, HIGHEST_HU = -1024, 3071  # 12 bits
 # HU of blood with contrast: early and late phases, strong and weak.
 LOWEST_CONTRAST, HIGHEST_CONTRAST = 80.0, 350.0
 
 
 def _streams(seed: int, count: int) -> list[np.random.Generator]:
-    """Return independent generators, so that a factor drawn in one part does not move another part."""
+    """Return independent generators: a factor drawn in one part does not move another part."""
     return [np.random.Generator(np.random.PCG64(s)) for s in np.random.SeedSequence([seed, 1712]).spawn(count)]
 
 
 def _heart_box(heart: Heart) -> tuple[np.ndarray, np.ndarray]:
-    """Return corners (x, y, z) of the heart's muscle up to just below the bifurcation of the pulmonary trunk."""
+    """Return corners (x, y, z) of the muscle, up to just below the bifurcation of the pulmonary trunk."""
     step = 2.0
     x = np.arange(-110, 150, step, dtype=np.float32)
     y = np.arange(-170, 60, step, dtype=np.float32)
@@ -80,9 +84,7 @@ def _crop(axis: Array, low: float, high: float) -> Array:
     return axis[(axis >= low) & (axis <= high)]
 
 
-def _render(
-    patient: Patient, scanner: Scanner, grid: tuple[Array, Array, Array], near: tuple[np.ndarray, np.ndarray]
-) -> Array:
+def _render(patient: Patient, scanner: Scanner, grid: Grid, near: tuple[np.ndarray, np.ndarray]) -> Array:
     """Return the noise-free image without calcium (slices, rows, columns); `near` bounds the fine region."""
     z, y, x = grid
     pad = 4 * scanner.fwhm
@@ -93,17 +95,17 @@ def _render(
     fine = Canvas(tuple(low), tuple(high), (NEAR_MM, NEAR_MM, 1.1), NEAR_COARSE_MM)
     paint(fine, patient)
     if everything:
-        return image(fine, scanner, z, y, x)
+        return image(fine, scanner, grid)
     wide = Canvas(tuple(whole_low), tuple(whole_high), (FAR_MM, FAR_MM, 2.0), FAR_COARSE_MM)
     paint(wide, patient)
-    out = image(wide, scanner, z, y, x)
+    out = image(wide, scanner, grid)
     use = [
         np.flatnonzero((axis >= a + SEAM_MM * (a > w)) & (axis <= b - SEAM_MM * (b < v)))
         for axis, a, b, w, v in zip((x, y, z), low, high, whole_low, whole_high, strict=True)
     ]
     if all(u.size for u in use):
         sx, sy, sz = (slice(int(u[0]), int(u[-1]) + 1) for u in use)
-        out[sz, sy, sx] = image(fine, scanner, z[sz], y[sy], x[sx])
+        out[sz, sy, sx] = image(fine, scanner, (z[sz], y[sy], x[sx]))
     return out
 
 
@@ -123,6 +125,7 @@ def make_scan(seed: int, *, config: PhantomConfig | None = None) -> PhantomScan:
     heart = draw_heart(body, shift)
     low, high = _heart_box(heart)
     torso = draw_torso(body, float(low[2]), float(low[1]), shift)
+    keep_off_spine(heart, torso.spine)
     patient = Patient(
         heart=heart,
         torso=torso,
@@ -136,11 +139,6 @@ def make_scan(seed: int, *, config: PhantomConfig | None = None) -> PhantomScan:
         pericardium_hu=body.uniform(-60, 45),
         seed=int(body.integers(2**32)),
     )
-    burden = draw_burden(calcium, config.calcium, shift)
-    deposits = coronary_plaques(patient.tree, burden, calcium, shift) + distractors(
-        heart, patient.tree, other, shift
-    )
-
     centre = (low + high) / 2
     if config.field_of_view == "cardiac":
         view, middle = scan.uniform(170, 250), centre[:2] + scan.normal(0, 5, 2)
@@ -164,13 +162,33 @@ def make_scan(seed: int, *, config: PhantomConfig | None = None) -> PhantomScan:
     if config.crop_to_heart is not None:
         near = (np.full(3, -1e4), np.full(3, 1e4))
     hu = _render(patient, scanner, (z, y, x), near)
-    traces = []
+    traces: list[Trace] = []
+
+    def measure(deposit: Deposit) -> float:
+        """Return the score of a deposit without noise (0 outside the image)."""
+        seen = trace(deposit, scanner, patient.motion, (z, y, x))
+        return 0.0 if seen is None else plain_score(seen, scanner)
+
+    burden = draw_burden(calcium, config.calcium, shift)
+    deposits = coronary_plaques(patient.tree, burden, measure, calcium, shift)
+    deposits += distractors(heart, patient.tree, other, shift)
     for deposit in deposits:
-        seen = trace(deposit, scanner, patient.motion, z, y, x)
+        seen = trace(deposit, scanner, patient.motion, (z, y, x))
         if seen is not None:
             hu[seen.window] += seen.excess
             traces.append(seen)
-    hu += noise(grain, scanner, hu.shape, z, y, x)
+    if any(seen.label == METAL for seen in traces):
+        metal = np.zeros_like(hu)
+        for seen in traces:
+            if seen.label == METAL:
+                metal[seen.window] += seen.excess
+        hu += metal_streaks(metal, grain, scanner.pixel)
+    hu += noise(grain, scanner, (z, y, x))
+    padding = None
+    if scan.random() < 0.45:
+        circle = np.hypot(y[:, None] - middle[1], x[None, :] - middle[0]) > view / 2
+        hu[:, circle] = LOWEST_HU
+        padding = int(scan.choice(PADDING_HU))
     volume = _digitise(hu, scanner, (z, y, x), scan)
     resampled = resample(volume)
     labels, _ = label(volume, resampled, traces)
@@ -185,37 +203,39 @@ def make_scan(seed: int, *, config: PhantomConfig | None = None) -> PhantomScan:
         agatston=score.agatston,
         volume_mm3=score.volume_mm3,
         slice_agatston=score.slice_agatston,
-        description=_describe(seed, config, patient, scanner, deposits, burden),
+        description={
+            "seed": seed,
+            "distribution": config.distribution,
+            "field_of_view": config.field_of_view,
+            "burden_drawn": round(burden, 2),
+            **_describe(patient, scanner, deposits),
+            "padding_hu": padding,
+            "center_mm": [round(float(m + o), 3) for m, o in zip(middle, moved[:2], strict=True)],
+            "view_mm": round(view, 3),
+        },
     )
 
 
-def _digitise(
-    hu: Array, scanner: Scanner, grid: tuple[Array, Array, Array], rng: np.random.Generator
-) -> CTVolume:
+def _digitise(hu: Array, scanner: Scanner, grid: Grid, rng: np.random.Generator) -> CTVolume:
     """Round and clip as a scanner does, and move the patient to the scanner's own coordinates."""
     z, y, x = grid
-    whole = np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
+    whole = np.clip(np.rint(hu), LOWEST_HU, HIGHEST_HU).astype(np.int16)
     table = np.round(rng.uniform([-15, -230, -700], [15, 60, 400]), 1)
-    origin = tuple(float(np.round(axis[0] + t, 3)) for axis, t in zip((x, y, z), table, strict=True))
+    x0, y0, z0 = (float(np.round(axis[0] + t, 3)) for axis, t in zip((x, y, z), table, strict=True))
     spacing = (scanner.increment, scanner.pixel, scanner.pixel)
-    return CTVolume(whole, VolumeGeometry(origin, spacing, whole.shape), scanner.thickness)
+    return CTVolume(whole, VolumeGeometry((x0, y0, z0), spacing, whole.shape), scanner.thickness)
 
 
-def _describe(
-    seed: int, config: PhantomConfig, patient: Patient, scanner: Scanner, deposits: list[Deposit], burden: float
-) -> dict[str, Any]:
+def _describe(patient: Patient, scanner: Scanner, deposits: list[Deposit]) -> dict[str, Any]:
+    """Return the drawn factors as JSON types."""
     kinds: dict[str, int] = {}
     for deposit in deposits:
         kinds[deposit.kind] = kinds.get(deposit.kind, 0) + 1
     torso = patient.torso
     return {
-        "seed": seed,
-        "distribution": config.distribution,
-        "field_of_view": config.field_of_view,
         "contrast_hu": None
         if patient.contrast is None
         else {k: round(v, 1) for k, v in patient.contrast.items()},
-        "burden_drawn": round(burden, 2),
         "deposits": dict(sorted(kinds.items())),
         "distractors": sorted(kind for kind in kinds if kind != "coronary"),
         "motion_mm": round(patient.motion.amplitude, 3),

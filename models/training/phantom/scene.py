@@ -9,16 +9,11 @@ import numpy as np
 from models.training.phantom.canvas import Canvas
 from models.training.phantom.coronaries import Branch
 from models.training.phantom.heart import Heart
+from models.training.phantom.lungs import paint_airways, paint_lung_vessels
 from models.training.phantom.motion import Motion
 from models.training.phantom.shapes import Array, Field, arc_length, smooth_union
-from models.training.phantom.torso import (
-    Torso,
-    paint_airways,
-    paint_body,
-    paint_lung_vessels,
-    paint_skeleton,
-    paint_table,
-)
+from models.training.phantom.skeleton import paint_skeleton
+from models.training.phantom.torso import Torso, paint_body, paint_table
 
 
 @dataclass
@@ -47,6 +42,7 @@ VESSEL_REGION = {
     "rspv": "left", "ripv": "left", "lspv": "left", "lipv": "left",
 }  # fmt: skip
 NEAR_ROOT = {"LM": 0.0, "LAD": 10.0, "LCX": 10.0, "RCA": 6.0}  # branches that begin near the aorta: mm from it
+HUGGED = {"aorta": 45, "trunk": 24, "rpa": 12, "lpa": 10, "svc": 18}  # points of each vessel with fat around
 CAVITY_REGION = {"LV": "left", "LA": "left", "RV": "right", "RA": "right"}
 
 
@@ -61,11 +57,11 @@ def paint(canvas: Canvas, patient: Patient) -> None:
     envelope = heart.envelope(where)
     fat = torso.fat_hu + 4
 
-    # Fat between the lungs: around the heart and down to the diaphragm, along oesophagus and aorta, and up to the neck.
+    # Fat between the lungs: around the heart down to the diaphragm, along oesophagus and aorta, up to the neck.
     wide = np.float32(torso.mediastinum)
     low = np.sqrt(((x - 9) / 25) ** 2 + ((y + 3) / 15) ** 2) * 15 - 15 - wide * 0.5
     high = np.sqrt(((x + 2) / 30) ** 2 + ((y + 34) / 46) ** 2) * 30 - 30 - wide * 0.6
-    high = np.maximum(high, 40 - z)
+    high = np.maximum(high, 22 - z)
     # Retrosternal fat: a wedge behind the chest wall that thins towards the heart.
     centre, depth = torso.half_depth(z)
     wedge = np.clip(14 - (y - centre + depth), 0, 14) * np.float32(0.3 + 0.12 * torso.mediastinum)
@@ -82,6 +78,10 @@ def paint(canvas: Canvas, patient: Patient) -> None:
     lumps = 1.2 * np.sin(x / 11) * np.sin(y / 9 + 1) * np.sin(z / 12 + torso.phase)
     above = (torso.diaphragm(x, y) - z) * np.float32(0.75)
     canvas.paint_coarse(np.maximum(between + lumps, above), fat)
+
+    for name, count in HUGGED.items():
+        points, radii = heart.vessels[name]
+        canvas.paint_tube(points[:count], radii[:count] + 1.5 + 0.4 * torso.mediastinum, fat)
 
     # Great vessels.
     regions: dict[str, Array] = {}
@@ -121,7 +121,7 @@ def paint(canvas: Canvas, patient: Patient) -> None:
         canvas.paint_tube(points[:count], radii[:count], patient.blood(VESSEL_REGION[name]))
     _paint_tree(canvas, patient)
 
-    paint_airways(canvas, torso, rng)
+    paint_airways(canvas, rng)
     paint_skeleton(canvas, torso)
     ends = np.array([heart.vessels[name][0][-1] for name in ("rpa", "lpa", "rspv", "ripv", "lspv", "lipv")])
     paint_lung_vessels(canvas, ends, rng)
@@ -149,7 +149,7 @@ def _paint_tree(canvas: Canvas, patient: Patient) -> None:
     motion = patient.motion
     total = np.zeros_like(canvas.hu)
     used = np.zeros_like(canvas.hu)
-    for sample in range(motion.samples):
+    for sample, weight in enumerate(motion.weights):
         used[...] = 0
         for branch in patient.tree:
             part = {0: "LCX", 1: "LAD", 2: "LCX", 3: "RCA"}[branch.label]
@@ -157,8 +157,8 @@ def _paint_tree(canvas: Canvas, patient: Patient) -> None:
                 part = "LM"
             moved = branch.points + motion.shifts(part, branch.points[:, 2])[sample]
             canvas.tube(moved, branch.radii, used)
-        total += used
-    total /= motion.samples
+        total += np.float32(weight) * used
+    np.clip(total, 0, 1, out=total)
     # Blood in the arteries, in fat; inside the muscle it makes no difference.
     canvas.paint(total, patient.blood("left") if patient.contrast else patient.blood_hu + 2)
 

@@ -7,12 +7,13 @@ arrays that broadcast against each other. Distances are approximate away from a 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]  # float32 on grids
 Points = NDArray[np.float64]  # (n, 3), (x, y, z) LPS mm
 Field = tuple[Array, Array, Array]
 
@@ -73,7 +74,7 @@ class Ellipsoid:
 
 
 def smooth_union(a: Array, b: Array, k: float) -> Array:
-    """Return the union of two distances whose crease is filled over about `k` mm (polynomial smooth minimum)."""
+    """Return the union of two distances, its crease filled over about `k` mm (polynomial smooth minimum)."""
     h = np.clip(0.5 + (b - a) * np.float32(0.5 / k), 0, 1)
     return np.asarray(b + (a - b) * h - np.float32(k) * h * (1 - h), dtype=np.float32)
 
