@@ -1,0 +1,212 @@
+"""Simulated scans as cached cases, and sets of cases with whole patients apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from calcium.agatston import CALCIUM_HU
+from models.preprocess import coarse
+from models.training.augmentation import CORONARY
+from models.training.cache import MARGIN_MM, CachedCase, crop
+from models.training.phantom import PhantomConfig, make_scan
+from models.training.real_anatomy import AugmentConfig, RealCase, augment_case, load_real_cases
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+AORTA, VALVE, OTHER, METAL = 4, 5, 6, 8
+# Simulated around the box: the cache's margin and a little more.
+CROP_TO_HEART_MM = max(MARGIN_MM) + 2.0
+# Edge overshoot from which a kernel is called sharp.
+SHARP_OVERSHOOT = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedTask:
+    """One simulated scan to make; picklable.
+
+    Parameters
+    ----------
+    seed
+        Of the scan.
+    part
+        ``heart``: only the heart and its margin, for the networks that score; ``localizer``: a whole scan
+        with few pixels and no crop; ``whole``: a whole scan at full resolution, with crop and coarse grid.
+    distribution
+        ``training`` or ``shifted``.
+    """
+
+    seed: int
+    part: Literal["heart", "localizer", "whole"] = "heart"
+    distribution: Literal["training", "shifted"] = "training"
+
+    @property
+    def name(self) -> str:
+        """Unique name in a cache."""
+        return f"{self.distribution}-{self.part}-{self.seed:07d}"
+
+    @property
+    def config(self) -> PhantomConfig:
+        """What the simulator is asked for."""
+        if self.part == "heart":
+            return PhantomConfig(distribution=self.distribution, crop_to_heart=CROP_TO_HEART_MM)
+        if self.part == "whole":
+            return PhantomConfig(distribution=self.distribution)
+        # The localiser has to hold for all of these (neck to pelvis, contrast, cardiac scans).
+        rng = np.random.default_rng([self.seed, 4])
+        cardiac = rng.random() < 0.2
+        coverage: Literal["chest", "neck_to_abdomen", "heart"] = "chest"
+        if cardiac:
+            coverage = "heart"
+        elif rng.random() < 0.4:
+            coverage = "neck_to_abdomen"
+        return PhantomConfig(
+            distribution=self.distribution,
+            field_of_view="cardiac" if cardiac else "chest",
+            z_coverage=coverage,
+            contrast=bool(rng.random() < 0.3),
+            in_plane=128 if cardiac else 192,
+            thickness_mm=3.0,
+        )
+
+
+def case_of(task: SimulatedTask) -> CachedCase:
+    """Simulate a scan and return what is kept of it."""
+    scan = make_scan(task.seed, config=task.config)
+    # On the localiser's grid, unless only the heart was made.
+    small, grid = (np.zeros((0, 0, 0), np.int16), None) if task.part == "heart" else coarse(scan.resampled)
+    place, geometry = crop(scan.resampled, scan.heart_box)
+    window = place.slices if task.part != "localizer" else (slice(0, 1),) * 3
+    if task.part == "localizer":
+        geometry = type(geometry)(geometry.origin_mm, geometry.spacing_mm, (1, 1, 1))
+    slices = window[0]
+    labels = np.ascontiguousarray(scan.labels[window])
+    coronary = np.isin(scan.labels[slices], CORONARY)
+    pixel_volume = scan.resampled.geometry.voxel_volume_mm3
+    return CachedCase(
+        name=task.name,
+        patient=task.name,
+        origin="simulated",
+        geometry=geometry,
+        hu=np.ascontiguousarray(scan.resampled.hu[window]),
+        labels=labels,
+        heart_box=scan.heart_box,
+        agatston=scan.agatston,
+        volume_mm3=scan.volume_mm3,
+        slice_agatston=scan.slice_agatston[slices].astype(np.float32),
+        slice_volume_mm3=(coronary.sum(axis=(1, 2)) * pixel_volume).astype(np.float32),
+        coarse=small,
+        coarse_geometry=grid,
+        description=facts(
+            scan.description, scan.resampled.hu[place.slices], scan.labels[place.slices], pixel_volume
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RealTask:
+    """One scan to make from a real series; picklable.
+
+    Parameters
+    ----------
+    folder
+        Of the real series.
+    patient
+        Which series.
+    seed
+        Of the augmentation.
+    """
+
+    folder: Path
+    patient: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Unique name in a cache."""
+        return f"real-{self.patient}-{self.seed:05d}"
+
+
+@cache
+def _real_cases(folder: Path) -> dict[str, RealCase]:
+    """Return the real series by patient; loaded once in each process."""
+    return {case.patient: case for case in load_real_cases(folder)}
+
+
+def real_case_of(task: RealTask) -> CachedCase:
+    """Make a scan from real anatomy and return what is kept of it."""
+    case = _real_cases(task.folder)[task.patient]
+    rng = np.random.default_rng([task.seed, *task.patient.encode()])
+    scan = augment_case(case, rng, config=AugmentConfig(margin_mm=CROP_TO_HEART_MM), name=task.name)
+    place, geometry = crop(scan.resampled, scan.heart_box)
+    labels = np.ascontiguousarray(scan.labels[place.slices])
+    hu = np.ascontiguousarray(scan.resampled.hu[place.slices])
+    voxel = geometry.voxel_volume_mm3
+    drawn = scan.description | {"seed": task.seed}
+    return CachedCase(
+        name=task.name,
+        patient=task.patient,
+        origin="real anatomy",
+        geometry=geometry,
+        hu=hu,
+        labels=labels,
+        heart_box=scan.heart_box,
+        agatston=scan.agatston,
+        volume_mm3=scan.volume_mm3,
+        slice_agatston=scan.slice_agatston[place.slices[0]].astype(np.float32),
+        slice_volume_mm3=(np.isin(labels, CORONARY).sum(axis=(1, 2)) * voxel).astype(np.float32),
+        description=facts(drawn, hu, labels, voxel) | {"kernel": "real"},
+    )
+
+
+def real_tasks(folder: Path, first_seed: int, each: int) -> list[tuple[str, RealTask]]:
+    """Return (name, task) of `each` scans of every real series; patients take turns."""
+    patients = sorted(path.parent.parent.name for path in folder.glob("*/reference/labels.nrrd"))
+    made = [
+        RealTask(folder, patient, seed) for seed in range(first_seed, first_seed + each) for patient in patients
+    ]
+    return [(task.name, task) for task in made]
+
+
+def facts(
+    drawn: dict[str, Any], hu: NDArray[np.int16], labels: NDArray[np.uint8], voxel_mm3: float
+) -> dict[str, Any]:
+    """Return what breakdowns and samplers need: drawn factors, and calcium that is not coronary in the crop."""
+    calcified = labels * (hu >= CALCIUM_HU)
+    volumes = np.bincount(calcified.ravel(), minlength=METAL + 1) * voxel_mm3
+    kernel = "sharp" if drawn.get("overshoot", 0.0) >= SHARP_OVERSHOOT else "soft"
+    return {
+        key: value
+        for key, value in drawn.items()
+        if isinstance(value, int | float | str | bool) or value is None
+    } | {
+        "kernel": drawn.get("kernel", kernel),
+        "aortic_calcium": bool(volumes[AORTA] > 0),
+        "valve_calcium": bool(volumes[VALVE] > 0),
+        "other_calcium": bool(volumes[OTHER] > 0),
+        "metal": bool(volumes[METAL] > 0),
+        "non_coronary_mm3": float(round(volumes[AORTA] + volumes[VALVE], 1)),
+        "contrast": drawn.get("contrast_hu") is not None,
+        "small_field_of_view": drawn.get("field_of_view") == "cardiac",
+    }
+
+
+def tasks(
+    first_seed: int, count: int, part: Literal["heart", "localizer", "whole"], *, shifted: bool = False
+) -> list[tuple[str, SimulatedTask]]:
+    """Return (name, task) for consecutive seeds."""
+    distribution: Literal["training", "shifted"] = "shifted" if shifted else "training"
+    made = [SimulatedTask(seed, part, distribution) for seed in range(first_seed, first_seed + count)]
+    return [(task.name, task) for task in made]
+
+
+def without(cases: Sequence[CachedCase], patients: Sequence[str]) -> list[CachedCase]:
+    """Return the cases that belong to none of `patients`: these stand on the other side of a split."""
+    return [case for case in cases if case.patient not in patients]

@@ -1,0 +1,346 @@
+"""Trains the localiser: for each axis a slice classifier that tells whether the heart is in a slice.
+
+Scans are simulated (chest, neck to abdomen, cardiac field of view, with and without contrast), real series, and
+contrast-enhanced scans at 3 mm with heart boxes. All stand on the coarse grid; each visit changes the scan:
+crops along all axes, size, rotation, noise, contrast.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from scipy import ndimage
+from SimpleITK import GetArrayFromImage, ReadImage
+from torch.nn import functional
+
+from calcium.errors import NotEligibleError
+from calcium.geometry import BoxMm, VolumeGeometry
+from models.heart import LocalizerConfig, box_of
+from models.networks.localizer import SliceClassifier, SliceClassifierConfig
+from models.preprocess import AXES, localizer_input
+from models.training.loop import LoopOptions, fit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from models.training.cache import CachedCase
+
+GRID_MM = 3.0
+PADDED_HU = -1000
+# Slices whose share inside the heart is between these are not decided: the box by eye is good to some mm.
+SOFT_EDGE_MM = 4.0
+LEAST_SLICES = 16  # of a crop, along each axis
+
+
+@dataclass(frozen=True, eq=False)
+class CoarseScan:
+    """A whole scan on the localiser's grid.
+
+    Parameters
+    ----------
+    name, patient
+        Whole patients stay on one side of a split.
+    hu
+        int16, (slice, row, column).
+    geometry
+        LPS mm.
+    box
+        Heart box, LPS mm.
+    share
+        How often it is drawn, relative to the others.
+    """
+
+    name: str
+    patient: str
+    hu: NDArray[np.int16]
+    geometry: VolumeGeometry
+    box: BoxMm
+    share: float = 1.0
+
+
+def of_cache(cases: Sequence[CachedCase], share: float = 1.0) -> list[CoarseScan]:
+    """Return the coarse scans of cached cases that have one."""
+    return [
+        CoarseScan(case.name, case.patient, case.coarse, case.coarse_geometry, case.heart_box, share)
+        for case in cases
+        if case.coarse_geometry is not None
+    ]
+
+
+def of_boxes(folder: Path, share: float = 1.0) -> list[CoarseScan]:
+    """Return scans at 3 mm isotropic (NRRD, HU) with boxes by eye in ``heart_boxes.json``."""
+    boxes = json.loads((folder / "heart_boxes.json").read_text(encoding="utf-8"))
+    scans = []
+    for path in sorted(folder.glob("*.nrrd")):
+        image = ReadImage(str(path))
+        hu = np.clip(GetArrayFromImage(image), -1024, 3071).astype(np.int16)
+        low, high = boxes[path.stem]
+        step = tuple(reversed(image.GetSpacing()))
+        geometry = VolumeGeometry(image.GetOrigin(), step, hu.shape)
+        scans.append(CoarseScan(path.stem, path.stem, hu, geometry, BoxMm(tuple(low), tuple(high)), share))
+    return scans
+
+
+@dataclass(frozen=True, slots=True)
+class LocalizerOptions:
+    """What the localiser's training draws.
+
+    Parameters
+    ----------
+    steps_per_epoch
+        Batches.
+    scans_per_batch, slices_per_scan
+        A batch's slices of one scan share its crop.
+    """
+
+    steps_per_epoch: int = 150
+    scans_per_batch: int = 4
+    slices_per_scan: int = 20
+
+
+def augment(scan: CoarseScan, rng: np.random.Generator) -> tuple[NDArray[np.int16], VolumeGeometry, BoxMm]:
+    """Return a changed copy: cropped, turned, of another size and contrast; never mirrored left to right."""
+    hu = scan.hu.astype(np.float32)
+    if rng.random() < 0.5:
+        angle = float(rng.uniform(-10, 10))
+        hu = ndimage.rotate(hu, angle, axes=(1, 2), reshape=False, order=1, mode="constant", cval=PADDED_HU)
+    if rng.random() < 0.5:
+        hu = np.where(hu > -200, 40 + (hu - 40) * rng.uniform(0.8, 1.2), hu)
+    hu = hu + rng.normal(0, rng.uniform(0, 30), hu.shape).astype(np.float32) + rng.normal(0, 8)
+    spacing = np.array(scan.geometry.spacing_mm) * rng.uniform(0.88, 1.14) * rng.uniform(0.96, 1.04, 3)
+    geometry = VolumeGeometry(scan.geometry.origin_mm, tuple(spacing.tolist()), scan.geometry.shape)
+    low = np.array(scan.geometry.to_index(scan.box.low))
+    high = np.array(scan.geometry.to_index(scan.box.high))
+    box = BoxMm(geometry.to_mm(*low), geometry.to_mm(*high))
+    start, stop = np.zeros(3, int), np.array(hu.shape)
+    kind = rng.random()
+    for axis in range(3):
+        if kind < 0.35:  # a cardiac field of view: just around the heart
+            start[axis] = max(0, int(low[axis] - rng.uniform(2, 14)))
+            stop[axis] = min(hu.shape[axis], int(high[axis] + rng.uniform(3, 15)))
+        elif kind < 0.75 and axis == 0:  # another length of the scan; it may cut the heart
+            start[0] = int(rng.uniform(0, max(1.0, low[0] + 6)))
+            stop[0] = min(
+                hu.shape[0], max(int(rng.uniform(high[0] - 4, hu.shape[0] + 1)), start[0] + LEAST_SLICES)
+            )
+    cropped = np.clip(np.rint(hu), -1024, 3071).astype(np.int16)[tuple(map(slice, start, stop))]
+    return cropped, VolumeGeometry(geometry.to_mm(*start), geometry.spacing_mm, cropped.shape), box
+
+
+def targets(geometry: VolumeGeometry, box: BoxMm, axis: int) -> NDArray[np.float32]:
+    """Return for each slice along an array axis how sure the heart is in it: 0, 1, or a ramp at the faces."""
+    world = 2 - axis
+    centre = geometry.origin_mm[world] + geometry.spacing_mm[axis] * np.arange(geometry.shape[axis])
+    depth = np.minimum(centre - box.low[world], box.high[world] - centre)
+    ramp: NDArray[np.float32] = np.clip(0.5 + depth / (2 * SOFT_EDGE_MM), 0, 1).astype(np.float32)
+    return ramp
+
+
+class Sampler:
+    """Draws batches for one axis.
+
+    Parameters
+    ----------
+    scans
+        Of the training set.
+    axis
+        0 axial, 1 coronal, 2 sagittal.
+    options, config, seed
+        With epoch and step they decide everything.
+    """
+
+    def __init__(
+        self,
+        scans: Sequence[CoarseScan],
+        axis: int,
+        *,
+        options: LocalizerOptions,
+        config: SliceClassifierConfig,
+        seed: int,
+    ) -> None:
+        self.scans, self.axis, self.options, self.config, self.seed = scans, axis, options, config, seed
+        share = np.array([scan.share for scan in scans])
+        self._probability = share / share.sum()
+
+    def batches(self, epoch: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
+        """Yield batches: for each scan its slices and their targets."""
+        for step in range(self.options.steps_per_epoch):
+            rng = np.random.default_rng([self.seed, self.axis, epoch, step])
+            chosen = rng.choice(len(self.scans), self.options.scans_per_batch, p=self._probability)
+            yield [self._slices(self.scans[number], rng) for number in chosen]
+
+    def _slices(self, scan: CoarseScan, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        hu, geometry, box = augment(scan, rng)
+        target = targets(geometry, box, self.axis)
+        # Slices near the faces decide the box: they are drawn more often.
+        world = 2 - self.axis
+        centre = geometry.origin_mm[world] + geometry.spacing_mm[self.axis] * np.arange(len(target))
+        near = np.minimum(np.abs(centre - box.low[world]), np.abs(centre - box.high[world])) < 20
+        draw = np.where(near, 3.0, 1.0)
+        count = min(self.options.slices_per_scan, len(target))
+        index = np.sort(rng.choice(len(target), count, replace=False, p=draw / draw.sum()))
+        slices = localizer_input(hu, self.axis, self.config.offsets)[index]
+        return torch.from_numpy(slices), torch.from_numpy(target[index])
+
+
+def losses(network: nn.Module, batch: list[tuple[Tensor, Tensor]], device: str) -> dict[str, Tensor]:
+    """Return the cross-entropy of a batch, all slices padded with air to one size."""
+    height = max(slices.shape[2] for slices, _ in batch)
+    width = max(slices.shape[3] for slices, _ in batch)
+    images = torch.cat(
+        [
+            functional.pad(slices, (0, width - slices.shape[3], 0, height - slices.shape[2]))
+            for slices, _ in batch
+        ]
+    )
+    target = torch.cat([target for _, target in batch]).to(device)
+    logits = network(images.to(device).to(memory_format=torch.channels_last)).float()
+    return {"loss": functional.binary_cross_entropy_with_logits(logits, target)}
+
+
+@torch.inference_mode()
+def profile(network: nn.Module, hu: NDArray[np.int16], axis: int, device: str = "cpu") -> NDArray[np.float64]:
+    """Return the probability of heart for each slice along an axis."""
+    assert isinstance(network, SliceClassifier)
+    slices = torch.from_numpy(localizer_input(hu, axis, network.config.offsets))
+    parts = [torch.sigmoid(network(part.to(device)).float()).cpu() for part in torch.split(slices, 32)]
+    result: NDArray[np.float64] = torch.cat(parts).double().numpy()
+    return result
+
+
+def validate(network: nn.Module, scans: Sequence[CoarseScan], axis: int, device: str) -> dict[str, float]:
+    """Return the mean error of the heart's extent, mm of both faces together (``validation``), and accuracy."""
+    errors, right = [], []
+    for scan in scans:
+        found = profile(network, scan.hu, axis, device)
+        target = targets(scan.geometry, scan.box, axis)
+        errors.append(float(np.abs(found - target).sum()) * scan.geometry.spacing_mm[axis])
+        sure = np.abs(target - 0.5) > 0.25
+        right.append(float(((found >= 0.5) == (target >= 0.5))[sure].mean()))
+    return {"validation": float(np.mean(errors)), "slice_accuracy": float(np.mean(right))}
+
+
+def train(
+    axis: int,
+    training: Sequence[CoarseScan],
+    validation: Sequence[CoarseScan],
+    folder: Path,
+    *,
+    loop: LoopOptions,
+    options: LocalizerOptions | None = None,
+    config: SliceClassifierConfig | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> tuple[SliceClassifier, dict[str, Any]]:
+    """Train the slice classifier of one axis and return it at its best epoch, with the record.
+
+    Parameters
+    ----------
+    axis
+        0 axial, 1 coronal, 2 sagittal.
+    training, validation
+        Scans of different patients.
+    folder
+        For checkpoint and curves.
+    loop, options, config
+        How, on what, and which network.
+    resume, progress
+        See models.training.loop.fit.
+    """
+    torch.manual_seed(loop.seed + axis)
+    options, config = options or LocalizerOptions(), config or SliceClassifierConfig()
+    network = SliceClassifier(config)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    sampler = Sampler(training, axis, options=options, config=config, seed=loop.seed)
+    record = fit(
+        network,
+        sampler.batches,
+        lambda net, batch: losses(net, batch, loop.device),
+        lambda net: validate(net, validation, axis, loop.device),
+        options=loop,
+        folder=folder,
+        steps_per_epoch=options.steps_per_epoch,
+        resume=resume,
+        progress=progress,
+    )
+    return network, record
+
+
+@dataclass(frozen=True, slots=True)
+class BoxError:
+    """How far a found box is from the reference.
+
+    Parameters
+    ----------
+    name
+        Of the scan.
+    found
+        False where the localiser found no heart; the other figures are then not-a-number.
+    iou
+        Intersection over union.
+    wall_mm
+        Mean distance of the six faces.
+    centroid_mm
+        Distance of the centres.
+    faces_mm
+        Signed distance of each face, outwards positive: x0, y0, z0, x1, y1, z1.
+    """
+
+    name: str
+    found: bool
+    iou: float
+    wall_mm: float
+    centroid_mm: float
+    faces_mm: tuple[float, ...]
+
+
+def box_error(name: str, found: BoxMm | None, true: BoxMm) -> BoxError:
+    """Return the errors of a box; `found` None is a failure."""
+    if found is None:
+        nothing = float("nan")
+        return BoxError(
+            name, found=False, iou=0.0, wall_mm=nothing, centroid_mm=nothing, faces_mm=(nothing,) * 6
+        )
+    low, high = np.subtract(true.low, found.low), np.subtract(found.high, true.high)
+    centre = (np.add(found.low, found.high) - np.add(true.low, true.high)) / 2
+    faces = np.concatenate([low, high])
+    return BoxError(
+        name,
+        found=True,
+        iou=found.iou(true),
+        wall_mm=float(np.abs(faces).mean()),
+        centroid_mm=float(np.linalg.norm(centre)),
+        faces_mm=tuple(float(value) for value in faces),
+    )
+
+
+def evaluate(
+    networks: Mapping[str, nn.Module], scans: Sequence[CoarseScan], config: LocalizerConfig | None = None
+) -> list[BoxError]:
+    """Return the errors of the boxes that three networks (``axial``, ``coronal``, ``sagittal``) make."""
+    config = config or LocalizerConfig()
+    found = []
+    for scan in scans:
+        probabilities = {name: profile(networks[name], scan.hu, axis) for axis, name in enumerate(AXES)}
+        centres = {
+            name: np.asarray(
+                scan.geometry.origin_mm[2 - axis]
+                + scan.geometry.spacing_mm[axis] * np.arange(scan.geometry.shape[axis]),
+                np.float64,
+            )
+            for axis, name in enumerate(AXES)
+        }
+        try:
+            box: BoxMm | None = box_of(probabilities, centres, config)
+        except NotEligibleError:
+            box = None
+        found.append(box_error(scan.name, box, scan.box))
+    return found

@@ -1,0 +1,358 @@
+"""Trains the weigher (docs/decisions/0010): which share of the classical credit of each pixel is coronary.
+
+The loss has three parts: cross-entropy of the weight over all pixels with credit, the error of the slice score
+on the scale ln(score + 1), and cross-entropy of auxiliary classes that name what a bright pixel is. Every batch
+mixes simulated scans and real anatomy, and slices with coronary calcium, with other calcium and with neither.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from calcium.agatston import credit_map
+from calcium.volume import CTVolume
+from models.networks.weigher import Weigher, WeigherConfig
+from models.preprocess import WeigherInput, heart_crop, weigher_input
+from models.training.augmentation import (
+    CORONARY,
+    IGNORE,
+    AugmentationConfig,
+    Crop,
+    augment,
+    grown_labels,
+)
+from models.training.loop import LoopOptions, fit, half_precision
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+    from typing import Any
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from models.training.cache import CachedCase
+
+    Float = NDArray[np.float32]
+
+# Label of the cache -> auxiliary class; 7 (ignored) has none, metal (8) counts as other.
+CLASS_OF_LABEL = np.array([0, 1, 2, 3, 4, 5, 6, 0, 6])
+CLASSES = 7
+IMAGE_PIXELS = 112  # side of a training image; what a heart box of 150 mm with its margin needs at 1.5 mm
+NETWORK = WeigherConfig(grid_mm=1.5, max_pixels=IMAGE_PIXELS, channels=(16, 32, 32, 48, 64), classes=CLASSES)
+# How often slices are drawn: with coronary calcium, with aortic, valve or other calcium, with neither.
+CORONARY_DRAW, OTHER_DRAW, PLAIN_DRAW = 6.0, 3.0, 1.0
+LEAST_CREDIT = 1e-3  # mm2; pixels with less do not count
+SLICE_LOSS, CLASS_LOSS = 0.25, 0.2
+BUFFER = 8  # batches between two uses of one
+
+
+@dataclass(frozen=True, slots=True)
+class WeigherOptions:
+    """What a weigher's training draws.
+
+    Parameters
+    ----------
+    steps_per_epoch
+        Batches.
+    scans_per_batch, slices_per_scan
+        Their product is the batch.
+    real_share
+        Probability that a drawn scan is real anatomy.
+    uses
+        How often a batch is used before it is drawn anew: drawing costs as much as a step on a CPU.
+    augmentation
+        Of every drawn scan.
+    """
+
+    steps_per_epoch: int = 200
+    scans_per_batch: int = 4
+    slices_per_scan: int = 6
+    real_share: float = 0.5
+    uses: int = 2
+    augmentation: AugmentationConfig = AugmentationConfig()  # noqa: RUF009 (frozen)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some slices of some scans.
+
+    Parameters
+    ----------
+    images, places, cubes, scans
+        Inputs of the network.
+    credit
+        float32 (n, h, w): classical Agatston credit of each pixel, mm2 times 1 to 4, without ignored voxels.
+    share
+        float32 (n, h, w): coronary share of that credit.
+    classes
+        float32 (n, classes, h, w): share of each class of that credit.
+    """
+
+    images: Tensor
+    places: Tensor
+    cubes: Tensor
+    scans: Tensor
+    credit: Tensor
+    share: Tensor
+    classes: Tensor
+
+    def to(self, device: str) -> Batch:
+        """Return the batch on a device, images in the layout that convolutions like."""
+        images = self.images.to(device).to(memory_format=torch.channels_last)
+        rest = (self.places, self.cubes, self.scans, self.credit, self.share, self.classes)
+        return Batch(images, *(tensor.to(device) for tensor in rest))
+
+
+class Sampler:
+    """Draws batches from cached cases.
+
+    Parameters
+    ----------
+    cases
+        Of the training set.
+    options
+        What is drawn.
+    config
+        Of the network that will see them.
+    seed
+        With the epoch and the step it decides everything.
+    """
+
+    def __init__(
+        self, cases: Sequence[CachedCase], options: WeigherOptions, config: WeigherConfig, seed: int
+    ) -> None:
+        if not cases:
+            raise ValueError("no training cases")
+        self.options, self.config, self.seed = options, config, seed
+        self.crops = [
+            Crop(CTVolume(case.hu, case.geometry, 3.0), grown_labels(case.hu, case.labels), case.heart_box)
+            for case in cases
+        ]
+        self._real = [index for index, case in enumerate(cases) if case.origin != "simulated"]
+        self._simulated = [index for index, case in enumerate(cases) if case.origin == "simulated"]
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch: BUFFER fresh ones, then the same again until each is used up."""
+        drawn: list[Batch] = []
+        for step in range(self.options.steps_per_epoch):
+            turn = step % (BUFFER * self.options.uses)
+            if turn == 0:
+                drawn = []
+            if turn < BUFFER:
+                drawn.append(self.batch(np.random.default_rng([self.seed, epoch, step])))
+            yield drawn[turn % BUFFER]
+
+    def batch(self, rng: np.random.Generator) -> Batch:
+        """Return one batch."""
+        parts: list[tuple[WeigherInput, Float, Float, Float]] = []
+        while len(parts) < self.options.scans_per_batch:
+            real = bool(self._real) and (not self._simulated or rng.random() < self.options.real_share)
+            pool = self._real if real else self._simulated
+            part = self._slices(self.crops[pool[rng.integers(len(pool))]], rng)
+            if part is not None:
+                parts.append(part)
+        given = [part[0] for part in parts]
+        scans = np.concatenate([np.full(len(one.index), number) for number, one in enumerate(given)])
+        return Batch(
+            images=torch.from_numpy(np.concatenate([one.images for one in given])),
+            places=torch.from_numpy(np.concatenate([one.places for one in given])),
+            cubes=torch.from_numpy(np.stack([one.cube for one in given])),
+            scans=torch.from_numpy(scans),
+            credit=torch.from_numpy(np.concatenate([part[1] for part in parts])),
+            share=torch.from_numpy(np.concatenate([part[2] for part in parts])),
+            classes=torch.from_numpy(np.concatenate([part[3] for part in parts])),
+        )
+
+    def _slices(self, crop: Crop, rng: np.random.Generator) -> tuple[WeigherInput, Float, Float, Float] | None:
+        """Return some slices of an augmented scan, or None where its box holds no credit."""
+        changed = augment(crop, self.options.augmentation, rng)
+        place = heart_crop(changed.volume, changed.box)
+        labels = changed.labels[place.place.slices]
+        credit = credit_map(place.volume, place.box)
+        found = np.where(credit > 0, labels, 0)
+        occupied = np.flatnonzero(credit.any(axis=(1, 2)))
+        if not occupied.size:
+            return None
+        coronary = np.isin(found[occupied], CORONARY).any(axis=(1, 2))
+        other = (found[occupied] > max(CORONARY)).any(axis=(1, 2))
+        draw = np.where(coronary, CORONARY_DRAW, np.where(other, OTHER_DRAW, PLAIN_DRAW))
+        count = min(self.options.slices_per_scan, occupied.size)
+        index = np.sort(rng.choice(occupied, count, replace=False, p=draw / draw.sum()))
+        given = weigher_input(place, credit, self.config, index=index, size=self.config.max_pixels)
+        chosen, names = credit[index], labels[index]
+        counted = np.where(names == IGNORE, np.float32(0), chosen)
+        carried = given.to_pixels(counted)
+        kinds = CLASS_OF_LABEL[names]
+        shares = np.stack(
+            [given.to_pixels(np.where(kinds == kind, counted, np.float32(0))) for kind in range(CLASSES)],
+            axis=1,
+        )
+        shares /= np.maximum(carried, LEAST_CREDIT)[:, None]
+        share = np.clip(shares[:, 1:4].sum(axis=1), 0, 1)
+        return given, carried, share, shares
+
+
+def losses(network: nn.Module, batch: Batch, device: str) -> dict[str, Tensor]:
+    """Return the losses of a batch: their sum ``loss``, and ``voxels``, ``slices`` and ``classes``."""
+    batch = batch.to(device)
+    output = network(batch.images, batch.places, batch.cubes, batch.scans).float()
+    logits, kinds = output[:, 0], output[:, 1:]
+    counted = batch.credit > LEAST_CREDIT
+    # A pixel counts by its area, not by its HU: credit is area times 1 to 4; strong ones a little more.
+    mass = torch.sqrt(batch.credit) * counted
+    entropy = functional.binary_cross_entropy_with_logits(logits, batch.share, reduction="none")
+    positive = (mass * batch.share).sum()
+    # Sums, not means, so that the thousands of easy bone pixels do not dilute a single false plaque.
+    size = positive + 0.02 * mass.sum() + 20.0
+    voxels = (mass * entropy).sum() / size
+    predicted = (torch.sigmoid(logits) * batch.credit).sum(dim=(1, 2))
+    true = (batch.share * batch.credit).sum(dim=(1, 2))
+    slices = (torch.log1p(predicted) - torch.log1p(true)).abs().mean()
+    # Bone fills most of the pixels with credit: it counts for less.
+    importance = mass * (1 - 0.9 * batch.classes[:, 0])
+    cross = -(batch.classes * functional.log_softmax(kinds, dim=1)).sum(dim=1)
+    classes = (importance * cross).sum() / (importance.sum() + 20.0)
+    return {
+        "loss": voxels + SLICE_LOSS * slices + CLASS_LOSS * classes,
+        "voxels": voxels,
+        "slices": slices,
+        "classes": classes,
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """What the weigher says of one scan.
+
+    Parameters
+    ----------
+    weights
+        float32, (slice, row, column) of the crop: weight of each voxel, 0 where there is no credit.
+    credit
+        float32, same shape.
+    """
+
+    weights: Float
+    credit: Float
+
+
+@torch.inference_mode()
+def weigh(
+    network: Weigher, volume: CTVolume, box: Any, device: str = "cpu", chunk: int = 24
+) -> tuple[Weights, Any]:
+    """Return the weights of all voxels of a heart box, and the crop they lie in.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode.
+    volume
+        Resampled, or a cached crop of one.
+    box
+        Heart box, LPS mm.
+    device
+        Of the network.
+    chunk
+        Slices at once.
+    """
+    place = heart_crop(volume, box)
+    credit = credit_map(place.volume, place.box)
+    weights = np.zeros_like(credit)
+    given = weigher_input(place, credit, network.config)
+    cubes = torch.from_numpy(given.cube[None]).to(device)
+    half = half_precision(LoopOptions(epochs=1, device=device))
+    for start in range(0, len(given.index), chunk):
+        part = slice(start, start + chunk)
+        images = torch.from_numpy(given.images[part]).to(device).to(memory_format=torch.channels_last)
+        with torch.autocast(device, dtype=half, enabled=half is not None):
+            logits = network(images, torch.from_numpy(given.places[part]).to(device), cubes)[:, 0]
+        weights[given.index[part]] = given.to_voxels(torch.sigmoid(logits.float()).cpu().numpy())
+    return Weights(np.where(credit > 0, weights, np.float32(0)), credit), place
+
+
+def totals(weights: Weights, threshold: float) -> float:
+    """Return the total Agatston score: weights below `threshold` count as 0."""
+    kept = np.where(weights.weights >= threshold, weights.weights, np.float32(0))
+    return float((kept * weights.credit).sum()) * 0.5  # 1.5 mm / 3.0 mm
+
+
+def validate(network: nn.Module, cases: Sequence[CachedCase], device: str) -> dict[str, float]:
+    """Return figures over whole validation scans: error on the log scale (``validation``), ICC, accuracy."""
+    from models.training.evaluation import ScanRecord, agreement  # noqa: PLC0415 (validation only)
+
+    assert isinstance(network, Weigher)
+    started = time.monotonic()
+    errors, records = [], []
+    for case in cases:
+        found, _ = weigh(network, CTVolume(case.hu, case.geometry, 3.0), case.heart_box, device)
+        total = totals(found, 0.5)
+        errors.append(abs(np.log1p(total) - np.log1p(case.agatston)))
+        records.append(
+            ScanRecord(case.name, case.patient, case.origin, case.agatston, case.volume_mm3, {"w": total})
+        )
+    figure = agreement(records, "w", "agatston")
+    return {
+        "validation": float(np.mean(errors)),
+        "icc": figure.icc.value if figure else float("nan"),
+        "accuracy": figure.accuracy.value if figure and figure.accuracy else float("nan"),
+        "kappa": figure.kappa.value if figure and figure.kappa else float("nan"),
+        "validation_seconds": time.monotonic() - started,
+    }
+
+
+def train(
+    training: Sequence[CachedCase],
+    validation: Sequence[CachedCase],
+    folder: Path,
+    loop: LoopOptions,
+    options: WeigherOptions | None = None,
+    *,
+    config: WeigherConfig = NETWORK,
+    start: dict[str, Tensor] | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> tuple[Weigher, dict[str, Any]]:
+    """Train a weigher and return it at its best epoch, with the record of its training.
+
+    Parameters
+    ----------
+    training, validation
+        Cases of different patients.
+    folder
+        For checkpoint and curves.
+    loop, options, config
+        How, on what, and which network.
+    start
+        Weights to begin with (fine-tuning); random when None.
+    resume
+        Go on from the checkpoint in `folder`.
+    progress
+        Show a bar.
+    """
+    torch.manual_seed(loop.seed)
+    options = options or WeigherOptions()
+    network = Weigher(config)
+    if start is not None:
+        network.load_state_dict(start)
+    for part in (network.down, network.up, network.output):  # the 3D branch keeps its own layout
+        part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    sampler = Sampler(training, options, config, loop.seed)
+    record = fit(
+        network,
+        sampler.batches,
+        lambda net, batch: losses(net, batch, loop.device),
+        lambda net: validate(net, validation, loop.device),
+        options=loop,
+        folder=folder,
+        steps_per_epoch=options.steps_per_epoch,
+        resume=resume,
+        progress=progress,
+    )
+    return network, record
