@@ -17,8 +17,8 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
     text = "AET@host:port, or the name of a peer or destination; default: AGATSTON_PACS"
     parser.add_argument("--from", dest="source", metavar="PEER", help=text)
     text = "study dates: yesterday, 2026-11-25, 2026-11-01-2026-11-25, 2026-11-01-"
-    parser.add_argument("--date", type=moments.dates, default="", metavar="DAYS", help=text)
-    parser.add_argument("--since", type=_since, default="", metavar="DAY", help="studies of this day and later")
+    parser.add_argument("--date", type=moments.dates, metavar="DAYS", help=text)
+    parser.add_argument("--since", type=_since, metavar="DAY", help="studies of this day and later")
     parser.add_argument("--modality", default="CT", help="CT; empty: any")
     parser.add_argument(
         "--description", default="*", metavar="PATTERN", help="of the series, e.g. '*lung*1.0*'"
@@ -39,7 +39,7 @@ def wanted_of(args: argparse.Namespace) -> pulling.Wanted:
     """Return the filter that the arguments say."""
     return pulling.Wanted(
         modality=args.modality,
-        dates=args.date or args.since,
+        dates=args.date or args.since or "",
         description=args.description,
         study_description=args.study_description,
         study_instance_uid=args.study,
