@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from typing import TYPE_CHECKING
 
 from service.jobs import ClaimedJob, NewObject
 from service.store import Store, outbox_key
-from worker.companions import BUILDERS
+from worker.companions import BUILDERS, NoPlanesError
 from worker.encoding import file_bytes
 from worker.report.document import (
     SOP_CLASSES,
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from models.results import Caution, ScoringResult
     from service.settings import Destination
     from worker.report.document import ReportConfig
+
+log = logging.getLogger(__name__)
 
 REPORT_KINDS = ("sr3d", "sr")
 # Made even where no destination asks for them: the status page shows and offers them.
@@ -55,12 +58,15 @@ def predecessors(series: CTSeries, claimed: ClaimedJob) -> tuple[Predecessor, ..
 def build(
     series: CTSeries, result: ScoringResult, kinds: Iterable[str], config: ReportConfig
 ) -> Iterator[tuple[str, Dataset]]:
-    """Yield (kind, object) for each kind."""
+    """Yield (kind, object) for each kind that this source and result can have."""
     for kind in kinds:
         if kind in REPORT_KINDS:
             yield kind, build_report(series, result, kind=kind, config=config)  # type: ignore[arg-type]
-        else:
+            continue
+        try:
             yield kind, BUILDERS[kind](series, result, config)
+        except NoPlanesError as reason:
+            log.info("no %s: %s", kind, reason)
 
 
 def write(store: Store, claimed: ClaimedJob, kind: str, dataset: Dataset) -> NewObject:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 from typing import TYPE_CHECKING
 
 import peers
@@ -42,6 +43,10 @@ def archive(*classes: str, status: int = 0x0000) -> Iterator[tuple[str, list[pyd
         yield f"ARCHIVE@127.0.0.1:{port}", received
     finally:
         server.shutdown()
+
+
+def port_of(address: str) -> int:
+    return int(address.rpartition(":")[2])
 
 
 def rows(node) -> dict[int, Delivery]:
@@ -99,10 +104,7 @@ def test_an_archive_without_3d_sr_gets_the_older_class_and_never_both(make_node)
 
 def test_a_destination_that_lists_only_3d_sr_refuses_for_good(make_node):
     with archive(SR) as (address, received):
-        host, port = address.split("@")[1].split(":")
-        node = make_node(
-            destinations=f'[{{"name": "a", "aet": "ARCHIVE", "host": "{host}", "port": {port}, "kinds": ["sr3d"]}}]'
-        )
+        node = make_node(destinations=worker_rows.destination("a", "ARCHIVE", port_of(address), kinds=["sr3d"]))
         (delivery_id,) = worker_rows.scored_job(node)
         delivery.deliver(node, delivery_id)
     assert received == []
@@ -155,18 +157,11 @@ def test_an_archive_that_is_down_gets_it_when_it_is_back(make_node, tmp_path):
 
 def test_a_refused_object_goes_to_the_fall_back(make_node):
     with archive(SR_3D, SC, status=0xC000) as (bad, _), archive(SR_3D, SC) as (good, received):
-
-        def entry(name, address, **more):
-            host, port = address.split("@")[1].split(":")
-            return {"name": name, "aet": "ARCHIVE", "host": host, "port": int(port), **more}
-
-        import json
-
-        node = make_node(
-            destinations=json.dumps(
-                [entry("first", bad, fallback="second"), entry("second", good, kinds=["pdf"])]
-            )
-        )
+        lists = [
+            worker_rows.destination("first", "ARCHIVE", port_of(bad), fallback="second"),
+            worker_rows.destination("second", "ARCHIVE", port_of(good), kinds=["pdf"]),
+        ]
+        node = make_node(destinations=json.dumps([one for text in lists for one in json.loads(text)]))
         for delivery_id in worker_rows.scored_job(node):
             delivery.deliver(node, delivery_id)
         for delivery_id in deliveries.due(node.database):
@@ -217,11 +212,7 @@ def test_a_destination_that_left_the_settings_waits(make_node):
 
 def test_orthanc_takes_report_and_picture_and_commits(make_node, tmp_path):
     with peers.orthanc(tmp_path / "orthanc") as pacs:
-        node = make_node(
-            destinations=(
-                f'[{{"name": "o", "aet": "{pacs.aet}", "host": "127.0.0.1", "port": {pacs.port}, "commitment": true}}]'
-            )
-        )
+        node = make_node(destinations=worker_rows.destination("o", pacs.aet, pacs.port, commitment=True))
         ids = worker_rows.scored_job(node)
         for delivery_id in ids:
             delivery.deliver(node, delivery_id)

@@ -127,7 +127,7 @@ def test_not_eligible_is_recorded_with_its_reason_and_nothing_is_sent(node):
 def test_a_destination_may_ask_for_reports_on_what_is_not_eligible(tmp_path):
     node = worker_rows.node(
         tmp_path / "home",
-        destinations='[{"name": "a", "aet": "A", "host": "127.0.0.1", "port": 9, "kinds": ["sr3d", "not_eligible"]}]',
+        destinations=worker_rows.destination("a", "A", 9, kinds=["sr3d", "not_eligible"]),
     )
     job_id = worker_rows.waiting_job(node)
     refused = Outcome("1.2", "not_eligible", "too_thick", "Slices of 5 mm.", samples.series())

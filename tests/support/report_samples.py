@@ -1,4 +1,4 @@
-"""A small series and a result for the tests of what we write; every value is distinct, so that none can hide."""
+"""A small series and a result for the tests of what we write; every value is distinct, so none can hide."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small reader of our reports that shares no code with what writes them: plain pydicom and the standard's codes."""
+"""A reader of our reports that shares no code with what writes them: plain pydicom and the standard's codes."""
 
 from __future__ import annotations
 

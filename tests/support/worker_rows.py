@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -48,7 +49,8 @@ def waiting_job(worker: WorkerNode, files: list[Path] | None = None, *, calling_
             worker.store.put(key, content)
             row = Instance(
                 series_id=series.id, sop_instance_uid=f"1.2.{index}", sop_class_uid=samples.CT_IMAGE_STORAGE,
-                transfer_syntax_uid="1.2.840.10008.1.2.1", key=key, size_bytes=len(content), sha256=f"{index:064}",
+                transfer_syntax_uid="1.2.840.10008.1.2.1", key=key, size_bytes=len(content),
+                sha256=f"{index:064}",
             )  # fmt: skip
             session.add(row)
             session.flush()
@@ -57,6 +59,11 @@ def waiting_job(worker: WorkerNode, files: list[Path] | None = None, *, calling_
         session.add(job)
         session.flush()
         return job.id
+
+
+def destination(name: str, aet: str, port: int, **more: object) -> str:
+    """Return a list of one destination in the form of AGATSTON_DESTINATIONS."""
+    return json.dumps([{"name": name, "aet": aet, "host": "127.0.0.1", "port": port, **more}])
 
 
 def scored_job(worker: WorkerNode, **series_changes: object) -> list[int]:

@@ -12,12 +12,15 @@ Drawn so that the smallest text is still read when a viewer shows the page at ha
 
 from __future__ import annotations
 
+import io
 import textwrap
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
@@ -27,6 +30,8 @@ from calcium.risk import RISK_THRESHOLDS, RiskGroup
 from worker.report.content import weights_version
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
@@ -40,6 +45,7 @@ WINDOW_HU = (-160.0, 340.0)  # soft tissue, with calcium apart from blood
 MARGIN_MM = 15.0  # around the heart box in the axial pictures
 SLAB_MM = 30.0  # thickness of the coronal overview, around the middle of the heart
 SLICES = 3
+PDF_TITLE = "Predicted coronary calcium score"
 CAUTIONS_SHOWN = 4
 
 # Points at 100 dpi; 14 points are 19 pixels, and 10 when shown at 512.
@@ -63,21 +69,43 @@ def draw_summary(result: ScoringResult, device: Device) -> NDArray[np.uint8]:
 
     The same result gives the same pixels with the same version of matplotlib.
     """
-    # Nothing of a user's own style may reach a medical picture.
-    with mpl.rc_context(mpl.rcParamsDefault):
-        mpl.rcParams["font.family"] = "DejaVu Sans"
-        figure = Figure(figsize=(SIZE / DPI, SIZE / DPI), dpi=DPI, facecolor=PAPER)
-        canvas = FigureCanvasAgg(figure)
-        shown = contributing(result)
-        _numbers(figure, result)
-        _scale(figure, result.risk_group)
-        _axial_row(figure, result, shown)
-        _coronal(figure, result, shown)
-        _profile(figure, result, shown)
-        _cautions(figure, result.cautions)
-        _foot(figure, result, device)
+    with _style():
+        canvas = FigureCanvasAgg(_page(result, device))
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def draw_pdf(result: ScoringResult, device: Device) -> bytes:
+    """Return the same page as a PDF file, its text as text."""
+    buffer = io.BytesIO()
+    with _style():
+        # No date and no version of the writer: the same result is the same file.
+        FigureCanvasPdf(_page(result, device)).print_pdf(
+            buffer, metadata={"Title": PDF_TITLE, "CreationDate": None, "Producer": None, "Creator": None}
+        )
+    return buffer.getvalue()
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    """Matplotlib's own defaults: nothing of a user's style may reach a medical picture."""
+    with mpl.rc_context(mpl.rcParamsDefault):
+        mpl.rcParams["font.family"] = "DejaVu Sans"
+        mpl.rcParams["pdf.fonttype"] = 42  # fonts whole enough to be searched and copied
+        yield
+
+
+def _page(result: ScoringResult, device: Device) -> Figure:
+    figure = Figure(figsize=(SIZE / DPI, SIZE / DPI), dpi=DPI, facecolor=PAPER)
+    shown = contributing(result)
+    _numbers(figure, result)
+    _scale(figure, result.risk_group)
+    _axial_row(figure, result, shown)
+    _coronal(figure, result, shown)
+    _profile(figure, result, shown)
+    _cautions(figure, result.cautions)
+    _foot(figure, result, device)
+    return figure
 
 
 def contributing(result: ScoringResult, count: int = SLICES) -> tuple[SliceScore, ...]:

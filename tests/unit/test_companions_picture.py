@@ -1,0 +1,112 @@
+"""The summary page: what is on it, and that it never fails on an unusual result."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+
+import matplotlib as mpl
+import numpy as np
+import peers
+import pytest
+import report_samples as samples
+
+from calcium.geometry import BoxMm
+from calcium.risk import RiskGroup
+from models.results import Caution, SliceScore
+from worker.companions import picture
+from worker.identity import Device
+
+DEVICE = Device()
+
+
+@pytest.fixture(scope="module")
+def result():
+    return samples.result(samples.series())
+
+
+def words(result, tmp_path) -> str:
+    """Return the text on the page, as a PDF reader finds it."""
+    path = tmp_path / "page.pdf"
+    path.write_bytes(picture.draw_pdf(result, DEVICE))
+    done = subprocess.run(
+        [peers.program("pdftotext"), "-layout", str(path), "-"], capture_output=True, check=True
+    )
+    return done.stdout.decode()
+
+
+def test_the_page_says_it_all(result, tmp_path):
+    text = words(result, tmp_path)
+    for expected in (
+        "Predicted Agatston score",
+        picture.format_score(result.agatston),
+        "90% interval",
+        "volume score",
+        "Risk group",
+        "High",
+        "60 slices",
+        "AI estimate from simulated-data training: research use, not for diagnosis.",
+        "weights simulated-2026 1.2 (01234567)",
+        DEVICE.software_version,
+    ):
+        assert expected in text, expected
+
+
+def test_no_cautions_no_interval_no_heat_map(result, tmp_path):
+    text = words(replace(result, cautions=(), agatston_interval=None, heat_map=None), tmp_path)
+    assert "none" in text
+    assert "interval" not in text
+    assert "colours" not in text
+
+
+def test_many_long_cautions_stay_on_the_page(result, tmp_path):
+    cautions = tuple(Caution(f"c{index}", f"Caution {index}: " + "very long words " * 12) for index in range(7))
+    text = words(replace(result, cautions=cautions), tmp_path)
+    assert "AI estimate" in text
+
+
+def test_a_score_of_zero_shows_three_slices_of_the_heart(result):
+    none = tuple(replace(one, agatston=0.0, volume_mm3=0.0) for one in result.slice_scores)
+    empty = replace(result, agatston=0.0, volume_mm3=0.0, slice_scores=none, agatston_interval=(0.0, 4.0))
+    shown = picture.contributing(empty)
+    assert len(shown) == 3
+    assert picture.draw_summary(empty, DEVICE).shape == (1024, 1024, 3)
+
+
+def test_the_highest_slices_that_do_not_overlap(result):
+    scores = tuple(
+        SliceScore(1.5 * index, agatston, agatston)
+        for index, agatston in enumerate((0.0, 50.0, 60.0, 55.0, 20.0, 0.0, 5.0, 4.0))
+    )
+    shown = picture.contributing(replace(result, slice_scores=scores))
+    # 60 at z 3.0; its neighbours at 1.5 and 4.5 overlap it; 20 at 6.0; 5 at 9.0
+    assert [one.agatston for one in shown] == [5.0, 20.0, 60.0]
+
+
+@pytest.mark.parametrize("agatston", [0.0, 0.4, 3.0, 42.0, 250.0, 12345.6])
+def test_every_group_can_be_drawn(result, agatston):
+    page = picture.draw_summary(replace(result, agatston=agatston), DEVICE)
+    group = RiskGroup.of(agatston)
+    colour = np.array([int(picture.GROUP_COLOURS[group][place : place + 2], 16) for place in (1, 3, 5)])
+    # The bar of the group is the only one in its full colour.
+    column = round((0.42 + 0.55 * (group + 0.5) / 5) * 1024)
+    row = round((1 - 0.805 - 0.075 * 1.0 / 1.6) * 1024)
+    assert np.abs(page[row, column].astype(int) - colour).max() <= 2
+
+
+def test_a_heart_box_beyond_the_image_is_cut_to_it(result):
+    wide = replace(result, heart_box=BoxMm((-200.0, -200.0, -400.0), (200.0, 200.0, 0.0)))
+    assert picture.draw_summary(wide, DEVICE).shape == (1024, 1024, 3)
+
+
+def test_scores_are_written_without_separators():
+    assert picture.format_score(0.0) == "0.0"
+    assert picture.format_score(9.94) == "9.9"
+    assert picture.format_score(1697.4) == "1697"
+
+
+def test_a_users_style_does_not_reach_the_page(result):
+    plain = picture.draw_summary(result, DEVICE)
+    with mpl.rc_context({"font.size": 40, "axes.facecolor": "red", "lines.linewidth": 9}):
+        styled = picture.draw_summary(result, DEVICE)
+    assert np.array_equal(plain, styled)
