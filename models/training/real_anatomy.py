@@ -19,9 +19,9 @@ from calcium.geometry import BoxMm, VolumeGeometry
 from calcium.resample import INCREMENT_MM, THICKNESS_MM
 from calcium.volume import CTVolume
 from models.training.anatomy import VESSEL_LABELS
-from models.training.phantom.acquisition import FWHM_TO_SIGMA, Scanner, metal_streaks
+from models.training.phantom.acquisition import FWHM_TO_SIGMA, Grid, Scanner, metal_streaks
 from models.training.phantom.coronaries import Branch
-from models.training.phantom.deposits import Deposit, trace
+from models.training.phantom.deposits import Deposit, Trace, plain_score, trace
 from models.training.phantom.motion import draw_motion
 from models.training.phantom.plaques import coronary_plaques
 from models.training.phantom.reference import SEEN_HU, TOUCH_HU
@@ -45,6 +45,10 @@ CALIBRE_MM = {
     "PDA": (1.1, 0.7),
 }
 AIR_HU, MOST_HU = -1024, 3071
+MOST_BURDEN = 5000.0
+"""Most that is aimed at, Agatston."""
+WITH_DISTRACTORS = 0.7
+"""Share of scans into which other calcium or metal may be inserted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,31 +256,24 @@ def _drop_unseen(
     labels[where] = np.where(strongest[number] >= SEEN_HU, labels[where], 0)
 
 
-def _insert(
-    hu: NDArray[np.float32],
-    geometry: VolumeGeometry,
-    deposits: list[Deposit],
-    scanner: Scanner,
-    rng: np.random.Generator,
-) -> dict[int, NDArray[np.float32]]:
-    """Add the deposits to the image, in place; return the HU that each label added."""
-    motion = draw_motion(rng)
+def _axes(geometry: VolumeGeometry) -> Grid:
+    """Return the centres of slices, rows and columns, mm."""
     x0, y0, z0 = geometry.origin_mm
-    dz, dy, dx = geometry.spacing_mm
-    slices, rows, columns = geometry.shape
-    z, y, x = (
-        np.asarray(a + np.arange(n) * d, np.float32)
-        for a, n, d in ((z0, slices, dz), (y0, rows, dy), (x0, columns, dx))
-    )
+    steps = zip((z0, y0, x0), geometry.shape, geometry.spacing_mm, strict=True)
+    z, y, x = (np.asarray(first + np.arange(count) * step, np.float32) for first, count, step in steps)
+    return (z, y, x)
+
+
+def _insert(
+    hu: NDArray[np.float32], pixel: float, traces: list[Trace], rng: np.random.Generator
+) -> dict[int, NDArray[np.float32]]:
+    """Add what the deposits raise to the image, in place; return the HU that each label added."""
     excess: dict[int, NDArray[np.float32]] = {}
-    for deposit in deposits:
-        seen = trace(deposit, scanner, motion, (z, y, x))
-        if seen is None:
-            continue
+    for seen in traces:
         hu[seen.window] += seen.excess
         excess.setdefault(seen.label, np.zeros(hu.shape, np.float32))[seen.window] += seen.excess
     if METAL in excess:
-        hu += metal_streaks(excess[METAL], rng, dx)
+        hu += metal_streaks(excess[METAL], rng, pixel)
     return excess
 
 
@@ -324,18 +321,26 @@ def augment_case(
     if not untouched:
         filtered = _filtered(image, geometry, rng)
 
-    tree = _branches(case, warp, rng)
+    scanner = _scanner(case, geometry.spacing_mm[1], filtered.get("blur_mm", 0.0), filtered.get("sharpen", 0.0))
+    motion, grid = draw_motion(rng), _axes(geometry)
+
+    def measure(deposit: Deposit) -> float:
+        seen = trace(deposit, scanner, motion, grid)
+        return 0.0 if seen is None else plain_score(seen, scanner)
+
     deposits: list[Deposit] = []
     burden = 0.0
     if rng.random() >= config.no_plaques:
-        burden = float(np.clip(np.exp(rng.normal(*config.burden)), 1.0, 5000.0))
-        deposits += coronary_plaques(tree, burden, rng)
-    if config.distractors and rng.random() < 0.7:
+        burden = float(np.clip(np.exp(rng.normal(*config.burden)), 1.0, MOST_BURDEN))
+        deposits += coronary_plaques(_branches(case, warp, rng), burden, measure, rng)
+    if config.distractors and rng.random() < WITH_DISTRACTORS:
         scale = float(np.sqrt(abs(np.linalg.det(np.linalg.inv(warp.matrix)[:2, :2]))))
         marks = landmarks_of(case.annotation, warp.to_new, scale, low, high)
         deposits += draw_distractors(marks, rng)
-    scanner = _scanner(case, geometry.spacing_mm[1], filtered.get("blur_mm", 0.0), filtered.get("sharpen", 0.0))
-    excess = _insert(image, geometry, deposits, scanner, rng)
+    traces = [
+        seen for seen in (trace(deposit, scanner, motion, grid) for deposit in deposits) if seen is not None
+    ]
+    excess = _insert(image, geometry.spacing_mm[1], traces, rng)
     level = 0.0
     if not untouched:
         grain, level = _noise(geometry.shape, geometry.spacing_mm[1], rng)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, grey_dilation
+from scipy.ndimage import gaussian_filter, maximum_filter1d
 from SimpleITK import GetArrayFromImage, ReadImage
 
 from calcium.geometry import BoxMm, VolumeGeometry, VoxelBox
@@ -31,6 +31,8 @@ REACH_MM = 58.0
 """Kept around the heart, mm: 40 mm around a heart that is shrunk, turned and bent."""
 RIM_MM = 1.3
 """How far beyond its 130 HU outline a plaque is taken out: its blur reaches further than the outline."""
+GLOW_MM, GLOW_HU = 3.0, 75
+"""Up to here, mm, voxels above so many HU are taken out too: the glow of dense plaques."""
 # Labels of a series that are not certain enough to be a target, and are taken out (README of the series).
 NOT_DECIDABLE = {"4d-lung-113": (3, 7)}
 
@@ -106,6 +108,14 @@ def dense_slabs(volume: CTVolume) -> tuple[NDArray[np.int16], VolumeGeometry]:
     return out, VolumeGeometry((x0, y0, first), (DENSE_MM, *geometry.spacing_mm[1:]), out.shape)
 
 
+def _grown(mask: NDArray[np.bool_], reach: float, geometry: VolumeGeometry) -> NDArray[np.bool_]:
+    """Return a mask with everything within `reach` mm of it, along each axis."""
+    size = [2 * round(reach / spacing) + 1 for spacing in geometry.spacing_mm]
+    for axis, length in enumerate(size):
+        mask = maximum_filter1d(mask, length, axis=axis)
+    return mask
+
+
 def without(hu: NDArray[np.int16], gone: NDArray[np.bool_], geometry: VolumeGeometry) -> NDArray[np.int16]:
     """Return `hu` with the voxels of `gone` filled from around, with the texture of the tissue beside them.
 
@@ -115,8 +125,7 @@ def without(hu: NDArray[np.int16], gone: NDArray[np.bool_], geometry: VolumeGeom
     if not gone.any():
         return hu.copy()
     _, dy, dx = geometry.spacing_mm
-    reach_y, reach_x = round(RIM_MM / dy), round(RIM_MM / dx)
-    wide = grey_dilation(gone.astype(np.uint8), size=(3, 2 * reach_y + 1, 2 * reach_x + 1)) > 0
+    wide = _grown(gone, RIM_MM, geometry) | (_grown(gone, GLOW_MM, geometry) & (hu > GLOW_HU))
     where = [np.flatnonzero(wide.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
     pad = (4, round(25 / dy), round(25 / dx))
     window = tuple(
@@ -143,20 +152,43 @@ def without(hu: NDArray[np.int16], gone: NDArray[np.bool_], geometry: VolumeGeom
     return filled
 
 
-def _case(folder: Path, annotation: Annotation) -> RealCase:
+def _read(folder: Path, annotation: Annotation) -> RealCase:
     volume = read_series(folder.glob("*.dcm")).volume
-    resampled = resample(volume)
     image = ReadImage(str(folder / "reference" / "labels.nrrd"))
     labels: NDArray[np.uint8] = GetArrayFromImage(image).astype(np.uint8)
-    if labels.shape != resampled.hu.shape:
-        raise ValueError(f"{folder.name}: labels of shape {labels.shape} for {resampled.hu.shape}")
     reference = json.loads((folder / "reference" / "reference.json").read_text(encoding="utf-8"))
+    return prepare(volume, labels, reference, annotation)
+
+
+def prepare(
+    volume: CTVolume, labels: NDArray[np.uint8], reference: dict[str, Any], annotation: Annotation
+) -> RealCase:
+    """Return a case that is ready to be augmented.
+
+    Parameters
+    ----------
+    volume
+        As acquired.
+    labels
+        On the resampled grid.
+    reference
+        Holds at least ``heart_box_mm``.
+    annotation
+        Landmarks.
+
+    Raises
+    ------
+    ValueError
+        Labels that are not on the resampled grid.
+    """
+    resampled = resample(volume)
+    if labels.shape != resampled.hu.shape:
+        raise ValueError(f"{annotation.series}: labels of shape {labels.shape} for {resampled.hu.shape}")
     low, high = reference["heart_box_mm"]
     heart_box = BoxMm((low[0], low[1], low[2]), (high[0], high[1], high[2]))
-    near = _around(heart_box, volume)
-    slabs, geometry = dense_slabs(near)
+    slabs, geometry = dense_slabs(_around(heart_box, volume))
     slab_labels = _labels_of(labels, resampled.geometry, geometry)
-    unsure = NOT_DECIDABLE.get(folder.name, ())
+    unsure = NOT_DECIDABLE.get(annotation.series, ())
     if unsure:
         gone = np.isin(slab_labels, unsure)
         slabs = without(slabs, gone, geometry)
@@ -164,7 +196,7 @@ def _case(folder: Path, annotation: Annotation) -> RealCase:
     clean = without(slabs, np.isin(slab_labels, (*CORONARY, UNSURE)), geometry)
     index = np.flatnonzero(clean != slabs)
     return RealCase(
-        patient=folder.name,
+        patient=annotation.series,
         volume=volume,
         resampled=resampled,
         labels=labels,
@@ -218,7 +250,7 @@ def load_real_cases(folder: Path, patients: list[str] | None = None) -> list[Rea
     """
     annotations = load_annotations()
     return [
-        _case(folder / name, annotation)
+        _read(folder / name, annotation)
         for name, annotation in annotations.items()
         if (folder / name / "reference" / "labels.nrrd").is_file() and (patients is None or name in patients)
     ]
