@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import report_samples as samples
+import torch
 
+from models.networks import build
+from models.weightset import LOCALIZERS, save_weights
 from service import database as db
 from service import jobs
 from service.settings import Settings
@@ -78,3 +81,12 @@ def scored_job(worker: WorkerNode, **series_changes: object) -> list[int]:
         for kind, dataset in outbox.build(series, result, outbox.wanted_kinds(destinations), samples.CONFIG)
     ]
     return jobs.finish_scored(worker.database, claimed, result_row(result), objects, destinations)
+
+
+def untrained_weights(folder: Path) -> Path:
+    """Write a set of networks as they are before training: they find no heart, and find it quickly."""
+    torch.manual_seed(0)
+    networks = {role: [build("slice_classifier", {})] for role in LOCALIZERS}
+    networks["weigher"] = [build("weigher", {})]
+    save_weights(folder, networks, name="untrained", version="0", training_data="no data", date="2026-11-25")
+    return folder
