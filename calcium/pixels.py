@@ -29,7 +29,7 @@ from pydicom.uid import (
 )
 
 from calcium import jpeg_lossless
-from calcium.codestream import frame_size
+from calcium.codestream import check_frame
 from calcium.dicom_files import UNDEFINED_LENGTH, Header, open_source
 from calcium.errors import PixelDataError, ResourcesError
 from calcium.frames import Frame, Storage
@@ -108,13 +108,10 @@ def _encapsulated(header: Header, frames: list[Frame]) -> Iterator[tuple[Frame, 
             found += 1
             if len(data) > limit:
                 raise PixelDataError(f"a compressed frame of {len(data)} bytes for {plain}", uid=uid)
-            size = frame_size(data, syntax)
-            if size is not None and size != (layout.rows, layout.columns, 1):
-                raise PixelDataError(
-                    f"the compressed image is {size[0]} x {size[1]} x {size[2]}, "
-                    f"the header says {layout.rows} x {layout.columns} x 1",
-                    uid=uid,
-                )
+            try:
+                check_frame(data, syntax, layout.rows, layout.columns)
+            except ValueError as error:
+                raise PixelDataError(str(error), uid=uid) from error
             array = _decode(data, syntax, frame)
             if array.shape != (layout.rows, layout.columns) or array.dtype.kind not in "iu":
                 raise PixelDataError(f"decoded to {array.shape} of {array.dtype}", uid=uid)

@@ -185,8 +185,14 @@ def _fill(pixels: _Pixels, groups: list[list[Frame]], instances: list[list[Frame
         return repeated
 
     with ThreadPoolExecutor(THREADS) as threads:
-        for _ in threads.map(run, [frames for frames in instances if any(id(f) in leaders for f in frames)]):
-            pass
+        tasks = [threads.submit(run, frames) for frames in instances if any(id(f) in leaders for f in frames)]
+        try:
+            for task in tasks:
+                task.result()
+        except BaseException:
+            # One fault refuses the series: the rest is not decoded, which may be slow on purpose.
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
     return sum(compare(frames) for frames in instances if any(id(frame) not in leaders for frame in frames))
 
 
