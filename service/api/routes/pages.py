@@ -222,10 +222,11 @@ def sign_in(request: Request, node: TheNode, form: Fields) -> Response:
     if caller is None:
         return _render(request, "sign_in.html", status=401, wrong=True, possible=node.guard.signs_in)
     answer = RedirectResponse("/", 303)
+    # A proxy that ends TLS says so; a client that lies about it only loses its own cookie on plain HTTP.
+    encrypted = "https" in {request.url.scheme, request.headers.get("x-forwarded-proto", "")}
     answer.set_cookie(
-        COOKIE, token, max_age=SESSION_SECONDS, httponly=True, samesite="strict",
-        secure=request.url.scheme == "https",
-    )  # fmt: skip
+        COOKIE, token, max_age=SESSION_SECONDS, httponly=True, samesite="strict", secure=encrypted
+    )
     return answer
 
 
