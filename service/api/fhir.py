@@ -39,7 +39,7 @@ def bundle(scored: Scored) -> str:
 def resources(scored: Scored) -> Resource:
     """Return the bundle, a collection that begins with its DiagnosticReport."""
     result = scored.result
-    study, device = _study(scored), _device(scored)
+    study, device, group = _study(scored), _device(scored), result.risk_group
     entries = {"study": study, "device": device}
     common: Resource = {"status": "preliminary", "issued": _instant(scored)}
     common["device"] = {"reference": _url(scored, "device")}
@@ -67,7 +67,7 @@ def resources(scored: Scored) -> Resource:
         "code": _concept(codes.REPORT, text="Predicted coronary artery calcium score"),
         "imagingStudy": [{"reference": _url(scored, "study")}],
         "result": [{"reference": _url(scored, name)} for name in _observations(scored)],
-        "conclusion": f"Predicted Agatston score {scored.agatston:.1f}, {result.risk_group}. {_status(scored)}.",
+        "conclusion": f"Predicted Agatston score {scored.agatston:.1f}, {group}. {_status(scored)}.",
         "conclusionCode": [_group(scored)],
     }
     if scored.patient is not None and scored.patient.accession_number:

@@ -37,9 +37,9 @@ def _text(value: str) -> str:
     return " ".join(escaped.split())  # no control character may end a segment early
 
 
-def _coded(code: Code, other: Code | None = None) -> str:
-    """Write a CWE (section 2.A.13): a code, and another of the same meaning."""
-    return "^".join(_text(part) for part in (*code, *(other or ())))
+def _coded(*codes_of_one: Code) -> str:
+    """Write a CWE (section 2.A.13): identifier, text, coding system; and the same again in another system."""
+    return "^".join(_text(part) for one in codes_of_one for part in (one.value, one.meaning, one.scheme))
 
 
 def _moment(moment: datetime | None) -> str:
