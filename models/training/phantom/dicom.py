@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
+    UID,
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from models.training.phantom.config import PhantomScan
 
 INTERCEPT = -1024  # stored value 0 is the lowest HU that the simulator makes
-IMPLEMENTATION = "2.25.234892110915498221906341532847162508113"  # a UUID of this writer (PS3.5 B.2)
+IMPLEMENTATION = UID("2.25.234892110915498221906341532847162508113")  # a UUID of this writer (PS3.5 B.2)
 TRANSFER_SYNTAXES = {
     "implicit": ImplicitVRLittleEndian,
     "explicit": ExplicitVRLittleEndian,
@@ -164,7 +165,7 @@ def write_dicom(
         ds.file_meta = FileMetaDataset()
         ds.file_meta.MediaStorageSOPClassUID = CTImageStorage
         ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-        ds.file_meta.TransferSyntaxUID = written  # type: ignore[assignment]  # pydicom wants its own UID class
+        ds.file_meta.TransferSyntaxUID = written
         ds.file_meta.ImplementationClassUID = IMPLEMENTATION
         if syntax.is_encapsulated:
             ds.compress(syntax, generate_instance_uid=False)

@@ -1,0 +1,90 @@
+"""Laws of the simulator's parts."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.training.phantom.acquisition import blur, draw_scanner, noise, profile
+from models.training.phantom.coronaries import draw_tree
+from models.training.phantom.deposits import Deposit, trace
+from models.training.phantom.heart import draw_heart
+from models.training.phantom.motion import SHARE, draw_motion
+
+seeds = st.integers(0, 10**6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds)
+def test_warp_forward_then_inverse_is_identity(seed):
+    heart = draw_heart(np.random.default_rng(seed))
+    points = np.random.default_rng(seed + 1).uniform([-60, -120, -60], [90, 10, 70], (40, 3))
+    moved = heart.warp.forward(points).astype(np.float32)
+    back = heart.warp.inverse((moved[:, 0], moved[:, 1], moved[:, 2]))
+    np.testing.assert_allclose(np.stack(back, axis=1), points, atol=0.3)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seeds)
+def test_arteries_run_on_the_heart_and_join(seed):
+    rng = np.random.default_rng(seed)
+    heart = draw_heart(rng)
+    tree = {branch.name: branch for branch in draw_tree(heart, rng)}
+    assert {"LM", "LAD", "LCX", "RCA", "PDA"} <= set(tree)
+    for name in ("LAD", "LCX"):
+        gap = np.linalg.norm(tree[name].points[0] - tree["LM"].points[-1])
+        assert gap < 6
+    for name in ("LAD", "RCA"):
+        assert 45 < tree[name].length < 190
+        points = tree[name].points[8:].astype(np.float32)
+        depth = heart.muscle(heart.warp.inverse((points[:, 0], points[:, 1], points[:, 2])))
+        assert np.quantile(depth, 0.1) > -3
+        assert np.quantile(depth, 0.9) < 25
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds, st.sampled_from(sorted(SHARE)))
+def test_motion_is_bounded(seed, part):
+    motion = draw_motion(np.random.default_rng(seed))
+    shifts = motion.shifts(part, np.linspace(-60, 60, 50))
+    assert np.isclose(motion.weights.sum(), 1)
+    assert np.linalg.norm(shifts, axis=2).max() <= 1.3 * SHARE[part] * motion.amplitude + 1e-9
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds)
+def test_point_spread_and_slice_profile_keep_the_mean(seed):
+    scanner = draw_scanner(np.random.default_rng(seed), 0.0, 0.7)
+    grid = np.arange(-30, 30, 0.4)
+    for weights in (
+        blur(np.array([-1.3, 0.0, 2.2]), grid, scanner.fwhm / 2.35, scanner.overshoot),
+        profile(np.array([-1.3, 0.0, 2.2]), grid, scanner),
+    ):
+        np.testing.assert_allclose(weights.sum(axis=-1), 1, atol=0.02)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seeds, st.floats(0.8, 2.0))
+def test_calcium_mass_survives_motion_and_blur(seed, radius):
+    rng = np.random.default_rng(seed)
+    scanner = draw_scanner(rng, 0.0, 0.6, thickness=1.5)
+    motion = draw_motion(rng)
+    z = (np.arange(60) * scanner.increment - 30 * scanner.increment).astype(np.float32)
+    y = x = (np.arange(100) * 0.6 - 30).astype(np.float32)
+    deposit = Deposit(1, "RCA", np.zeros((1, 3)), np.array([radius]), np.array([645.0]), "coronary")
+    seen = trace(deposit, scanner, motion, (z, y, x))
+    assert seen is not None
+    mass = float(seen.excess.sum()) * scanner.increment * scanner.pixel**2
+    # Motion along z changes how long a slice sees the plaque, so that mass is kept only roughly.
+    assert 0.3 < mass / (600 * 4 / 3 * np.pi * radius**3) < 2.5
+
+
+@settings(max_examples=8, deadline=None)
+@given(seeds)
+def test_noise_has_the_drawn_level_and_no_offset(seed):
+    rng = np.random.default_rng(seed)
+    scanner = draw_scanner(rng, 0.0, 0.7)
+    axis = (np.arange(96) * 0.7 - 33).astype(np.float32)
+    z = (np.arange(12) * scanner.increment).astype(np.float32)
+    field = noise(rng, scanner, (z, axis - 20, axis + 5))
+    assert 0.7 < field.std() / scanner.noise < 1.6
+    assert abs(field.mean()) < 0.3 * scanner.noise

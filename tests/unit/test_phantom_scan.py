@@ -1,0 +1,125 @@
+"""The simulator: truth that comes with a scan, determinism, knobs."""
+
+import numpy as np
+import pytest
+
+from calcium.agatston import score_mask
+from calcium.resample import resample
+from models.training.phantom import PhantomConfig, make_many, make_scan
+
+# Pixels of about 1.3 mm: large enough to be quick, small enough for calcium to show.
+SMALL = {"field_of_view": "cardiac", "in_plane": 160, "thickness_mm": 3.0, "crop_to_heart": 12.0}
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return make_scan(2, config=PhantomConfig(calcium="high", **SMALL))
+
+
+def test_reference_is_score_of_labels_1_to_3(scan):
+    expected = score_mask(scan.resampled, scan.labels, (1, 2, 3))
+    assert scan.agatston == expected.agatston > 100
+    assert scan.volume_mm3 == expected.volume_mm3
+    np.testing.assert_array_equal(scan.slice_agatston, expected.slice_agatston)
+
+
+def test_resampled_volume_is_the_projects_own_resampling(scan):
+    np.testing.assert_array_equal(scan.resampled.hu, resample(scan.volume).hu)
+    assert scan.labels.shape == scan.resampled.hu.shape
+    assert scan.labels.dtype == np.uint8
+
+
+def test_labels_are_calcium_only(scan):
+    assert scan.resampled.hu[scan.labels > 0].min() >= 130
+    assert set(np.unique(scan.labels)) <= {0, 1, 2, 3, 4, 5, 6, 8}
+
+
+def test_coronary_calcium_lies_in_the_heart_box(scan):
+    geometry = scan.resampled.geometry
+    where = np.argwhere(np.isin(scan.labels, (1, 2, 3)))
+    points = np.array([geometry.to_mm(*index) for index in where])
+    low, high = np.array(scan.heart_box.low), np.array(scan.heart_box.high)
+    inside = np.all((points >= low - 6) & (points <= high + 6), axis=1)
+    assert inside.mean() > 0.97
+
+
+def test_heart_box_has_the_size_of_hearts():
+    sizes = np.array([make_scan(seed, config=PhantomConfig(**SMALL)).heart_box.size_mm for seed in (31, 32)])
+    assert np.all(sizes > [95, 75, 70])
+    assert np.all(sizes < [175, 140, 140])
+
+
+def test_box_holds_soft_tissue_in_its_middle(scan):
+    geometry, box = scan.volume.geometry, scan.heart_box
+    middle = [(a + b) / 2 for a, b in zip(box.low, box.high, strict=True)]
+    z, y, x = (round(index) for index in geometry.to_index(tuple(middle)))
+    around = scan.volume.hu[z - 3 : z + 4, y - 6 : y + 7, x - 6 : x + 7]
+    assert 20 < np.median(around) < 75
+
+
+def test_same_seed_gives_the_same_bytes(scan):
+    again = make_scan(2, config=PhantomConfig(calcium="high", **SMALL))
+    assert again.volume.hu.tobytes() == scan.volume.hu.tobytes()
+    assert again.labels.tobytes() == scan.labels.tobytes()
+    assert again.description == scan.description
+    assert again.heart_box == scan.heart_box
+
+
+def test_another_seed_gives_another_patient(scan):
+    other = make_scan(3, config=PhantomConfig(calcium="high", **SMALL))
+    assert other.heart_box.size_mm != scan.heart_box.size_mm
+    assert other.description["noise_hu"] != scan.description["noise_hu"]
+
+
+def test_none_has_no_coronary_calcium():
+    scan = make_scan(4, config=PhantomConfig(calcium="none", **SMALL))
+    assert scan.agatston == 0
+    assert not np.isin(scan.labels, (1, 2, 3)).any()
+
+
+def test_number_is_aimed_at():
+    scores = [make_scan(seed, config=PhantomConfig(calcium=300.0, **SMALL)).agatston for seed in (5, 6, 7)]
+    assert 120 < np.median(scores) < 700
+
+
+def test_unknown_amount_is_refused():
+    with pytest.raises(ValueError, match="calcium must be"):
+        make_scan(1, config=PhantomConfig(calcium="plenty", **SMALL))
+
+
+def test_contrast_makes_blood_bright(scan):
+    bright = make_scan(2, config=PhantomConfig(calcium="high", contrast=True, **SMALL))
+    assert bright.heart_box.size_mm == scan.heart_box.size_mm
+    assert (bright.volume.hu > 75).mean() > 1.5 * (scan.volume.hu > 75).mean()
+
+
+def test_shifted_patients_are_others():
+    plain = make_scan(9, config=PhantomConfig(**SMALL))
+    shifted = make_scan(9, config=PhantomConfig(distribution="shifted", **SMALL))
+    assert shifted.description["body_width_mm"] != plain.description["body_width_mm"]
+
+
+def test_small_field_of_view_holds_the_heart():
+    config = PhantomConfig(field_of_view="cardiac", z_coverage="heart", in_plane=160, thickness_mm=3.0)
+    scan = make_scan(12, config=config)
+    geometry = scan.volume.geometry
+    assert 165 <= geometry.spacing_mm[1] * geometry.shape[1] <= 255
+    low, high = geometry.to_index(scan.heart_box.low), geometry.to_index(scan.heart_box.high)
+    assert min(low) > -4
+    assert all(index < size + 4 for index, size in zip(high, geometry.shape, strict=True))
+
+
+def test_whole_chest_shows_neck_lungs_and_abdomen():
+    scan = make_scan(13, config=PhantomConfig(in_plane=96, thickness_mm=3.0))
+    depth = scan.volume.geometry.spacing_mm[0] * scan.volume.geometry.shape[0]
+    assert 190 < depth < 420
+    assert 0.05 < (scan.volume.hu < -700).mean() < 0.9
+
+
+def test_many_scans_in_processes_equal_one_by_one():
+    config = PhantomConfig(in_plane=64, thickness_mm=3.0, crop_to_heart=5.0)
+    apart = list(make_many([21, 22], config=config, processes=2))
+    assert [scan.seed for scan in apart] == [21, 22]
+    for scan in apart:
+        alone = make_scan(scan.seed, config=config)
+        assert alone.volume.hu.tobytes() == scan.volume.hu.tobytes()
