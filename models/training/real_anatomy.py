@@ -8,7 +8,7 @@ labels are made on the result, at 130 HU, as people made them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,11 +19,11 @@ from calcium.geometry import BoxMm, VolumeGeometry
 from calcium.resample import INCREMENT_MM, THICKNESS_MM
 from calcium.volume import CTVolume
 from models.training.anatomy import VESSEL_LABELS
+from models.training.insertion import draw_plaques
 from models.training.phantom.acquisition import FWHM_TO_SIGMA, Grid, Scanner, metal_streaks
 from models.training.phantom.coronaries import Branch
 from models.training.phantom.deposits import Deposit, Trace, plain_score, trace
-from models.training.phantom.motion import draw_motion
-from models.training.phantom.plaques import coronary_plaques
+from models.training.phantom.motion import Motion, draw_motion
 from models.training.phantom.reference import SEEN_HU, TOUCH_HU
 from models.training.real_cases import CORONARY, UNSURE, RealCase, load_real_cases
 from models.training.real_distractors import METAL, draw_distractors, landmarks_of
@@ -47,6 +47,8 @@ CALIBRE_MM = {
 AIR_HU, MOST_HU = -1024, 3071
 MOST_BURDEN = 5000.0
 """Most that is aimed at, Agatston."""
+MOST_MOTION_MM = 11.0
+"""Largest excursion of the RCA."""
 WITH_DISTRACTORS = 0.7
 """Share of scans into which other calcium or metal may be inserted."""
 
@@ -183,7 +185,7 @@ def _noise(
     shape: tuple[int, int, int], pixel: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], float]:
     """Return correlated noise: band-limited in-plane, directional, shared by slices that overlap by half."""
-    level = float(rng.uniform(0, 22) * (rng.random() < 0.75))
+    level = float(np.exp(rng.uniform(np.log(3), np.log(36))) * (rng.random() < 0.75))
     if level == 0:
         return np.zeros(shape, np.float32), 0.0
     white = rng.standard_normal((shape[0] + 1, *shape[1:]), dtype=np.float32)
@@ -256,6 +258,12 @@ def _drop_unseen(
     labels[where] = np.where(strongest[number] >= SEEN_HU, labels[where], 0)
 
 
+def _motion(rng: np.random.Generator) -> Motion:
+    """Return the motion of the inserted calcium: often more than the simulator's, as in real ungated scans."""
+    motion = draw_motion(rng)
+    return replace(motion, amplitude=min(MOST_MOTION_MM, motion.amplitude * rng.uniform(0.6, 2.2)))
+
+
 def _axes(geometry: VolumeGeometry) -> Grid:
     """Return the centres of slices, rows and columns, mm."""
     x0, y0, z0 = geometry.origin_mm
@@ -322,7 +330,7 @@ def augment_case(
         filtered = _filtered(image, geometry, rng)
 
     scanner = _scanner(case, geometry.spacing_mm[1], filtered.get("blur_mm", 0.0), filtered.get("sharpen", 0.0))
-    motion, grid = draw_motion(rng), _axes(geometry)
+    motion, grid = _motion(rng), _axes(geometry)
 
     def measure(deposit: Deposit) -> float:
         seen = trace(deposit, scanner, motion, grid)
@@ -332,7 +340,7 @@ def augment_case(
     burden = 0.0
     if rng.random() >= config.no_plaques:
         burden = float(np.clip(np.exp(rng.normal(*config.burden)), 1.0, MOST_BURDEN))
-        deposits += coronary_plaques(_branches(case, warp, rng), burden, measure, rng)
+        deposits += draw_plaques(_branches(case, warp, rng), burden, measure, rng)
     if config.distractors and rng.random() < WITH_DISTRACTORS:
         scale = float(np.sqrt(abs(np.linalg.det(np.linalg.inv(warp.matrix)[:2, :2]))))
         marks = landmarks_of(case.annotation, warp.to_new, scale, low, high)
