@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import ssl
@@ -90,6 +91,16 @@ class BoundedSocket(AssociationSocket):
         if nr_bytes > MAX_PDU_BYTES:
             raise OSError(f"a PDU that claims {nr_bytes} bytes")
         self._charge(nr_bytes)
+        try:
+            received = self._receive(nr_bytes)
+        except OSError:
+            self._refund()
+            raise
+        if len(received) < nr_bytes:
+            self._refund()
+        return received
+
+    def _receive(self, nr_bytes: int) -> bytearray:
         buffer = bytearray(nr_bytes)
         view = memoryview(buffer)
         done = 0
@@ -107,8 +118,10 @@ class BoundedSocket(AssociationSocket):
         if self.assoc.dimse.message is None:  # the previous message is complete
             self._refund()
         if self._held + size > self._server.settings.max_instance_mb * MEBIBYTE:
+            self._refund()
             raise OSError("a message beyond the limit of one instance")
         if not self._server.budget.take(size):
+            self._refund()
             raise OSError("no memory left for messages")
         self._held += size
 
@@ -120,6 +133,15 @@ class BoundedSocket(AssociationSocket):
         """Close the connection and give its memory back."""
         self._refund()
         super().close()
+
+    def _shutdown_socket(self) -> None:
+        # pynetdicom closes the descriptor only where the peer is still connected (pynetdicom#669).
+        self._refund()
+        connection = self.socket
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
 
 
 class Handler(RequestHandler):
@@ -168,7 +190,7 @@ class Server(ThreadedAssociationServer):
         self.settings = settings
         self.tls = tls
         self.budget = Budget(settings.max_receive_memory_mb * MEBIBYTE)
-        self._waiting = 0
+        self._waiting: dict[socket.socket, None] = {}  # oldest first
         self._lock = threading.Lock()
         super().__init__(
             ae,
@@ -185,16 +207,19 @@ class Server(ThreadedAssociationServer):
         connection, address = self.socket.accept()
         return connection, address
 
-    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002 (socketserver's signature)
-        """Refuse connections while too many others have not asked for an association yet."""
-        with self._lock:
-            if self._waiting >= WAITING_PER_ASSOCIATION * self.settings.max_associations:
-                return False
-            self._waiting += 1
-            return True
-
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Handle a connection in a thread of its own."""
+        """Handle a connection in a thread of its own.
+
+        Where too many have not asked for an association yet, the oldest of them is dropped for this one: idle
+        connections cannot keep a scanner out.
+        """
+        with self._lock:
+            self._waiting[request] = None
+            if len(self._waiting) > WAITING_PER_ASSOCIATION * self.settings.max_associations:
+                oldest = next(iter(self._waiting))
+                del self._waiting[oldest]
+                with contextlib.suppress(OSError):
+                    oldest.shutdown(socket.SHUT_RDWR)  # its thread wakes up and closes it
         threading.Thread(
             target=self.process_request_thread, args=(request, client_address), name="connection", daemon=True
         ).start()
@@ -208,7 +233,7 @@ class Server(ThreadedAssociationServer):
             self.shutdown_request(request)
         finally:
             with self._lock:
-                self._waiting -= 1
+                self._waiting.pop(request, None)
 
     def stop_listening(self) -> None:
         """Accept no more; running associations go on."""

@@ -16,6 +16,7 @@ from pynetdicom import AE
 
 from service.admission import Admission
 from service.database import Database, upgrade
+from service.dimse import association as _  # noqa: F401 (closes its sockets, as our processes do)
 from service.inbox import Inbox
 from service.keeper import Keeper
 from service.scp import Scp
