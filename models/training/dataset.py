@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from SimpleITK import GetArrayFromImage, ReadImage
 
-from calcium.agatston import CALCIUM_HU
+from calcium.agatston import CALCIUM_HU, score_mask
+from calcium.geometry import BoxMm
+from calcium.resample import resample
+from calcium.series import read_series
 from models.preprocess import coarse
 from models.training.augmentation import CORONARY
 from models.training.cache import MARGIN_MM, CachedCase, crop
@@ -164,6 +169,63 @@ def real_case_of(task: RealTask) -> CachedCase:
         slice_volume_mm3=(np.isin(labels, CORONARY).sum(axis=(1, 2)) * voxel).astype(np.float32),
         description=facts(drawn, hu, labels, voxel) | {"kernel": "real"},
     )
+
+
+@dataclass(frozen=True, slots=True)
+class OriginalTask:
+    """A real series as it is, with its reference; picklable."""
+
+    folder: Path
+    patient: str
+
+    @property
+    def name(self) -> str:
+        """Unique name in a cache."""
+        return f"original-{self.patient}"
+
+
+def original_case_of(task: OriginalTask) -> CachedCase:
+    """Read a real series and its reference (``reference/labels.nrrd`` and ``reference.json``)."""
+    series = task.folder / task.patient
+    resampled = resample(read_series(series.glob("*.dcm")).volume)
+    everywhere = GetArrayFromImage(ReadImage(str(series / "reference" / "labels.nrrd"))).astype(np.uint8)
+    reference = json.loads((series / "reference" / "reference.json").read_text(encoding="utf-8"))
+    low, high = reference["heart_box_mm"]
+    box = BoxMm(tuple(low), tuple(high))
+    place, geometry = crop(resampled, box)
+    hu = np.ascontiguousarray(resampled.hu[place.slices])
+    labels = np.ascontiguousarray(everywhere[place.slices])
+    score = score_mask(resampled, everywhere, CORONARY)
+    small, grid = coarse(resampled)
+    slices = place.slices[0]
+    return CachedCase(
+        name=task.name,
+        patient=task.patient,
+        origin="real",
+        geometry=geometry,
+        hu=hu,
+        labels=labels,
+        heart_box=box,
+        agatston=score.agatston,
+        volume_mm3=score.volume_mm3,
+        slice_agatston=score.slice_agatston[slices].astype(np.float32),
+        slice_volume_mm3=score.slice_volume[slices].astype(np.float32),
+        coarse=small,
+        coarse_geometry=grid,
+        description=facts({"kernel": "real"}, hu, labels, geometry.voxel_volume_mm3)
+        | {"low": reference["low"], "high": reference["high"]},
+    )
+
+
+def original_tasks(folder: Path) -> list[tuple[str, OriginalTask]]:
+    """Return (name, task) of every real series with a reference."""
+    made = [OriginalTask(folder, patient) for patient in real_patients(folder)]
+    return [(task.name, task) for task in made]
+
+
+def real_patients(folder: Path) -> list[str]:
+    """Return the names of the real series with a reference."""
+    return sorted(path.parent.parent.name for path in folder.glob("*/reference/labels.nrrd"))
 
 
 def real_tasks(folder: Path, first_seed: int, each: int) -> list[tuple[str, RealTask]]:

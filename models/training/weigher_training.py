@@ -7,6 +7,7 @@ mixes simulated scans and real anatomy, and slices with coronary calcium, with o
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +16,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from calcium.agatston import credit_map
+from calcium.agatston import AGATSTON_SLICE_MM, credit_map
+from calcium.resample import INCREMENT_MM
 from calcium.volume import CTVolume
 from models.networks.weigher import Weigher, WeigherConfig
 from models.preprocess import WeigherInput, heart_crop, weigher_input
@@ -50,6 +52,7 @@ NETWORK = WeigherConfig(grid_mm=1.5, max_pixels=IMAGE_PIXELS, channels=(16, 32, 
 CORONARY_DRAW, OTHER_DRAW, PLAIN_DRAW = 6.0, 3.0, 1.0
 LEAST_CREDIT = 1e-3  # mm2; pixels with less do not count
 SLICE_LOSS, CLASS_LOSS = 0.25, 0.2
+SHARPNESS = 4.0  # of the weights when scoring: 0.05 becomes 0.000008, 0.5 stays
 BUFFER = 8  # batches between two uses of one
 
 
@@ -63,6 +66,8 @@ class WeigherOptions:
         Batches.
     scans_per_batch, slices_per_scan
         Their product is the batch.
+    window
+        Side of the part of the images that is trained on, pixels; a multiple of the network's stride.
     real_share
         Probability that a drawn scan is real anatomy.
     uses
@@ -72,8 +77,9 @@ class WeigherOptions:
     """
 
     steps_per_epoch: int = 200
-    scans_per_batch: int = 4
-    slices_per_scan: int = 6
+    scans_per_batch: int = 3
+    slices_per_scan: int = 8
+    window: int = 80
     real_share: float = 0.5
     uses: int = 2
     augmentation: AugmentationConfig = AugmentationConfig()  # noqa: RUF009 (frozen)
@@ -108,6 +114,18 @@ class Batch:
         images = self.images.to(device).to(memory_format=torch.channels_last)
         rest = (self.places, self.cubes, self.scans, self.credit, self.share, self.classes)
         return Batch(images, *(tensor.to(device) for tensor in rest))
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some slices of one scan; fields as in Batch, the cube without its first axis."""
+
+    images: Float
+    places: Float
+    cube: Float
+    credit: Float
+    share: Float
+    classes: Float
 
 
 class Sampler:
@@ -151,26 +169,22 @@ class Sampler:
 
     def batch(self, rng: np.random.Generator) -> Batch:
         """Return one batch."""
-        parts: list[tuple[WeigherInput, Float, Float, Float]] = []
+        parts: list[Part] = []
         while len(parts) < self.options.scans_per_batch:
             real = bool(self._real) and (not self._simulated or rng.random() < self.options.real_share)
             pool = self._real if real else self._simulated
             part = self._slices(self.crops[pool[rng.integers(len(pool))]], rng)
             if part is not None:
                 parts.append(part)
-        given = [part[0] for part in parts]
-        scans = np.concatenate([np.full(len(one.index), number) for number, one in enumerate(given)])
-        return Batch(
-            images=torch.from_numpy(np.concatenate([one.images for one in given])),
-            places=torch.from_numpy(np.concatenate([one.places for one in given])),
-            cubes=torch.from_numpy(np.stack([one.cube for one in given])),
-            scans=torch.from_numpy(scans),
-            credit=torch.from_numpy(np.concatenate([part[1] for part in parts])),
-            share=torch.from_numpy(np.concatenate([part[2] for part in parts])),
-            classes=torch.from_numpy(np.concatenate([part[3] for part in parts])),
-        )
+        scans = np.concatenate([np.full(len(part.images), number) for number, part in enumerate(parts)])
+        joined = {
+            name: torch.from_numpy(np.concatenate([getattr(part, name) for part in parts]))
+            for name in ("images", "places", "credit", "share", "classes")
+        }
+        cubes = torch.from_numpy(np.stack([part.cube for part in parts]))
+        return Batch(cubes=cubes, scans=torch.from_numpy(scans), **joined)
 
-    def _slices(self, crop: Crop, rng: np.random.Generator) -> tuple[WeigherInput, Float, Float, Float] | None:
+    def _slices(self, crop: Crop, rng: np.random.Generator) -> Part | None:
         """Return some slices of an augmented scan, or None where its box holds no credit."""
         changed = augment(crop, self.options.augmentation, rng)
         place = heart_crop(changed.volume, changed.box)
@@ -196,7 +210,30 @@ class Sampler:
         )
         shares /= np.maximum(carried, LEAST_CREDIT)[:, None]
         share = np.clip(shares[:, 1:4].sum(axis=1), 0, 1)
-        return given, carried, share, shares
+        return self._windowed(given, carried, share, shares, rng)
+
+    def _windowed(
+        self, given: WeigherInput, credit: Float, share: Float, classes: Float, rng: np.random.Generator
+    ) -> Part:
+        """Return the part of the images around a pixel with credit, calcium rather than bone."""
+        side, whole = self.options.window, credit.shape[-1]
+        draw = (credit * (PLAIN_DRAW + CORONARY_DRAW * share + OTHER_DRAW * (1 - share - classes[:, 0]))).sum(
+            axis=0
+        )
+        draw = np.clip(draw, 0, None).ravel() + 1e-9
+        row, column = divmod(int(rng.choice(draw.size, p=draw / draw.sum())), whole)
+        offset = rng.integers(-side // 3, side // 3 + 1, 2)
+        top, left = (
+            int(np.clip(at + o - side // 2, 0, whole - side))
+            for at, o in ((row, offset[0]), (column, offset[1]))
+        )
+        window = (..., slice(top, top + side), slice(left, left + side))
+        places = given.places.copy()
+        for axis, start in ((0, left), (1, top)):
+            first, extent = given.places[:, axis, 0], given.places[:, axis, 1] - given.places[:, axis, 0]
+            places[:, axis, 0] = first + extent * start / whole
+            places[:, axis, 1] = first + extent * (start + side) / whole
+        return Part(given.images[window], places, given.cube, credit[window], share[window], classes[window])
 
 
 def losses(network: nn.Module, batch: Batch, device: str) -> dict[str, Tensor]:
@@ -277,10 +314,23 @@ def weigh(
     return Weights(np.where(credit > 0, weights, np.float32(0)), credit), place
 
 
-def totals(weights: Weights, threshold: float) -> float:
-    """Return the total Agatston score: weights below `threshold` count as 0."""
-    kept = np.where(weights.weights >= threshold, weights.weights, np.float32(0))
-    return float((kept * weights.credit).sum()) * 0.5  # 1.5 mm / 3.0 mm
+def total(weights: Weights) -> float:
+    """Return the total Agatston score."""
+    return float((weights.weights * weights.credit).sum(dtype=np.float64)) * INCREMENT_MM / AGATSTON_SLICE_MM
+
+
+def sharpened(network: Weigher, factor: float = SHARPNESS) -> Weigher:
+    """Return a copy whose logits of the weight are `factor` times as large.
+
+    Training wants graded weights. A score wants decided ones: thousands of bone and noise pixels of weight 0.02
+    would add up to a score that no reader would give.
+    """
+    copied = copy.deepcopy(network)
+    with torch.no_grad():
+        copied.output.weight[0] *= factor
+        assert copied.output.bias is not None
+        copied.output.bias[0] *= factor
+    return copied.eval()
 
 
 def validate(network: nn.Module, cases: Sequence[CachedCase], device: str) -> dict[str, float]:
@@ -288,12 +338,13 @@ def validate(network: nn.Module, cases: Sequence[CachedCase], device: str) -> di
     from models.training.evaluation import ScanRecord, agreement  # noqa: PLC0415 (validation only)
 
     assert isinstance(network, Weigher)
+    network = sharpened(network)
     started = time.monotonic()
     errors, records = [], []
     for case in cases:
         found, _ = weigh(network, CTVolume(case.hu, case.geometry, 3.0), case.heart_box, device)
-        total = totals(found, 0.5)
-        errors.append(abs(np.log1p(total) - np.log1p(case.agatston)))
+        score = total(found)
+        errors.append(abs(np.log1p(score) - np.log1p(case.agatston)))
         records.append(
             ScanRecord(case.name, case.patient, case.origin, case.agatston, case.volume_mm3, {"w": total})
         )

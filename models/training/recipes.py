@@ -1,0 +1,442 @@
+"""From nothing to a set of weights: data, the three localisers, the scorer, calibration, manifest.
+
+Recipes: ``paper`` is for whoever has a GPU (1,158 scans, 50 epochs), ``small`` is what two CPU cores can do.
+Every stage is resumable and leaves its record in the working folder.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from calcium.errors import SettingsError
+from calcium.volume import CTVolume
+from models.networks.localizer import SliceClassifier
+from models.networks.regressor import TARGETS, Regressor, RegressorConfig
+from models.networks.weigher import Weigher
+from models.preprocess import AXES
+from models.training import cache, dataset, localizer_training, regressor_training, weigher_training
+from models.training.calibration import Calibration, fit
+from models.training.evaluation import EXPERIMENTS
+from models.training.loop import LoopOptions
+from models.weightset import save_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from models.training.cache import CachedCase
+
+logger = logging.getLogger(__name__)
+
+# Seeds of simulated scans: training from 1, validation from here; evaluation has others (evaluation_scans).
+VALIDATION_SEED = 500_001
+REAL_VALIDATION_SEED = 900_001
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How much of everything.
+
+    Parameters
+    ----------
+    simulated, validation
+        Simulated heart crops for training and for validation.
+    real_each, real_validation_each
+        Scans made from each real series.
+    localizer_scans, localizer_validation
+        Simulated whole scans for the localiser.
+    localizer_epochs, localizer_steps
+        Of each axis.
+    weigher_epochs, weigher_steps
+        Of the weigher.
+    regressor_epochs
+        Of each of the paper's networks.
+    regressor_batch
+        Slices.
+    """
+
+    simulated: int
+    validation: int
+    real_each: int
+    real_validation_each: int
+    localizer_scans: int
+    localizer_validation: int
+    localizer_epochs: int
+    localizer_steps: int
+    weigher_epochs: int
+    weigher_steps: int
+    regressor_epochs: int
+    regressor_batch: int = regressor_training.BATCH
+
+
+RECIPES = {
+    # Paper, section "Experiments": 772 scans to train and 386 to validate, 50 epochs.
+    "paper": Recipe(
+        simulated=772,
+        validation=386,
+        real_each=100,
+        real_validation_each=10,
+        localizer_scans=400,
+        localizer_validation=60,
+        localizer_epochs=30,
+        localizer_steps=300,
+        weigher_epochs=60,
+        weigher_steps=500,
+        regressor_epochs=50,
+    ),
+    "small": Recipe(
+        simulated=120,
+        validation=40,
+        real_each=24,
+        real_validation_each=2,
+        localizer_scans=40,
+        localizer_validation=8,
+        localizer_epochs=8,
+        localizer_steps=60,
+        weigher_epochs=16,
+        weigher_steps=60,
+        regressor_epochs=8,
+    ),
+    # Minutes: shows that everything runs and learns (make test-slow); not for use.
+    "tiny": Recipe(
+        simulated=8,
+        validation=3,
+        real_each=1,
+        real_validation_each=0,
+        localizer_scans=4,
+        localizer_validation=2,
+        localizer_epochs=2,
+        localizer_steps=10,
+        weigher_epochs=3,
+        weigher_steps=12,
+        regressor_epochs=2,
+        regressor_batch=50,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run of the recipes.
+
+    Parameters
+    ----------
+    recipe
+        How much.
+    work
+        Working folder: caches, checkpoints, curves, records.
+    real
+        Folder of real series with references, or None for simulated data only.
+    hold_out
+        Real series that stay out of all training.
+    seed
+        Of initial weights and drawing.
+    device
+        ``cpu`` or ``cuda``.
+    processes
+        That make data.
+    resume
+        Go on from checkpoints.
+    progress
+        Show bars.
+    """
+
+    recipe: Recipe
+    work: Path
+    real: Path | None = None
+    hold_out: tuple[str, ...] = ()
+    seed: int = 1
+    device: str = "cpu"
+    processes: int = 2
+    resume: bool = True
+    progress: bool = True
+
+    @property
+    def training_data(self) -> str:
+        """What the manifest says of the data."""
+        return "simulated and real anatomy" if self.real else "simulated"
+
+
+def make_data(job: Job, part: str) -> None:
+    """Fill the caches that a part needs: ``heart`` (scorers) or ``localizer``."""
+    recipe, how = job.recipe, {"processes": job.processes, "progress": job.progress}
+    if part == "heart":
+        heart = dataset.tasks(1, recipe.simulated, "heart")
+        cache.fill(job.work / "simulated", dataset.case_of, heart, **how)  # type: ignore[arg-type]
+        held = dataset.tasks(VALIDATION_SEED, recipe.validation, "heart")
+        cache.fill(job.work / "simulated-validation", dataset.case_of, held, **how)  # type: ignore[arg-type]
+        if job.real is not None:
+            made = dataset.real_tasks(job.real, 1, recipe.real_each)
+            cache.fill(job.work / "real", dataset.real_case_of, made, **how)  # type: ignore[arg-type]
+            held_real = dataset.real_tasks(job.real, REAL_VALIDATION_SEED, recipe.real_validation_each)
+            cache.fill(job.work / "real-validation", dataset.real_case_of, held_real, **how)  # type: ignore[arg-type]
+    else:
+        whole = dataset.tasks(1, recipe.localizer_scans, "localizer")
+        cache.fill(job.work / "localizer", dataset.case_of, whole, **how)  # type: ignore[arg-type]
+        held = dataset.tasks(VALIDATION_SEED, recipe.localizer_validation, "localizer")
+        cache.fill(job.work / "localizer-validation", dataset.case_of, held, **how)  # type: ignore[arg-type]
+        if job.real is not None:
+            originals = dataset.original_tasks(job.real)
+            cache.fill(job.work / "original", dataset.original_case_of, originals, **how)  # type: ignore[arg-type]
+
+
+def heart_cases(job: Job) -> tuple[list[CachedCase], list[CachedCase]]:
+    """Return training and validation cases of the scorers, without the held-out patients."""
+    training, validation = (
+        cache.load_all(job.work / "simulated"),
+        cache.load_all(job.work / "simulated-validation"),
+    )
+    if job.real is not None:
+        training += cache.load_all(job.work / "real")
+        validation += cache.load_all(job.work / "real-validation")
+    return dataset.without(training, job.hold_out), dataset.without(validation, job.hold_out)
+
+
+def train_localizer(job: Job) -> nn.ModuleDict:
+    """Train the three slice classifiers."""
+    make_data(job, "localizer")
+    training = localizer_training.of_cache(cache.load_all(job.work / "localizer"))
+    validation = localizer_training.of_cache(cache.load_all(job.work / "localizer-validation"))
+    if job.real is not None:
+        real = localizer_training.of_cache(cache.load_all(job.work / "original"))
+        boxes = job.real / "contrast-lowres"
+        real += localizer_training.of_boxes(boxes) if boxes.is_dir() else []
+        # Half of what is drawn is real.
+        share = len(training) / max(1, len(real))
+        training += [
+            localizer_training.CoarseScan(s.name, s.patient, s.hu, s.geometry, s.box, share)
+            for s in real
+            if s.patient not in job.hold_out
+        ]
+    networks, record = localizer_training.train(
+        training,
+        validation,
+        job.work / "train-localizer",
+        loop=LoopOptions(
+            job.recipe.localizer_epochs,
+            learning_rate=3e-3,
+            schedule="cosine",
+            weight_decay=1e-4,
+            average=0.98,
+            seed=job.seed,
+            device=job.device,
+        ),
+        options=localizer_training.LocalizerOptions(steps_per_epoch=job.recipe.localizer_steps),
+        resume=job.resume,
+        progress=job.progress,
+    )
+    logger.info("localiser: %s", record["best"])
+    return networks
+
+
+def train_weigher(job: Job, start: Path | None = None) -> tuple[Weigher, Calibration | None]:
+    """Train the weigher and calibrate it on the validation scans.
+
+    Parameters
+    ----------
+    job
+        What and where.
+    start
+        A ``best.pt`` to begin with, for fine-tuning; random weights when None.
+    """
+    make_data(job, "heart")
+    training, validation = heart_cases(job)
+    name = "train-weigher" + "".join(f"-without-{patient}" for patient in job.hold_out)
+    network, record = weigher_training.train(
+        training,
+        validation,
+        job.work / name,
+        LoopOptions(
+            job.recipe.weigher_epochs,
+            learning_rate=3e-3,
+            schedule="cosine",
+            weight_decay=1e-4,
+            clip_norm=1.0,
+            average=0.99,
+            seed=job.seed,
+            device=job.device,
+        ),
+        weigher_training.WeigherOptions(steps_per_epoch=job.recipe.weigher_steps),
+        start=None if start is None else torch.load(start, map_location="cpu", weights_only=True),
+        resume=job.resume,
+        progress=job.progress,
+    )
+    logger.info("weigher: %s", record["best"])
+    sharp = weigher_training.sharpened(network)
+    return sharp, calibrate(sharp, validation, job.device)
+
+
+def calibrate(network: Weigher, cases: Sequence[CachedCase], device: str = "cpu") -> Calibration | None:
+    """Return the calibration of a weigher on validation cases, or None where they are too few."""
+    predicted = []
+    for case in cases:
+        found, _ = weigher_training.weigh(
+            network, CTVolume(case.hu, case.geometry, 3.0), case.heart_box, device
+        )
+        predicted.append(weigher_training.total(found))
+    try:
+        return fit([case.agatston for case in cases], predicted)
+    except ValueError as error:
+        logger.warning("no calibration: %s", error)
+        return None
+
+
+def train_regressors(
+    job: Job, experiments: Sequence[str], targets: Sequence[str]
+) -> dict[str, dict[str, Regressor]]:
+    """Train some of the paper's eight networks: {experiment: {``agatston`` or ``volume``: network}}."""
+    make_data(job, "heart")
+    training, validation = (regressor_training.slices_of(cases) for cases in heart_cases(job))
+    logger.info(
+        "regressors: %d training slices, %d validation slices", len(training.scan), len(validation.scan)
+    )
+    networks: dict[str, dict[str, Regressor]] = {}
+    for experiment in experiments:
+        kernels, target_words = EXPERIMENTS[experiment]
+        for target in targets:
+            config = RegressorConfig(target, log_target=target_words != "y", shared_kernels=kernels == "shared")
+            network, record = regressor_training.train(
+                training,
+                validation,
+                job.work / f"train-{target}-{experiment}",
+                config=config,
+                loop=LoopOptions(job.recipe.regressor_epochs, seed=job.seed, device=job.device),
+                batch=job.recipe.regressor_batch,
+                resume=job.resume,
+                progress=job.progress,
+            )
+            networks.setdefault(experiment, {})[target] = network
+            logger.info("%s %s: %s", target, experiment, record["best"])
+    return networks
+
+
+def trained(job: Job, role: str, network: nn.Module) -> nn.Module:
+    """Return `network` with the best weights of a finished training.
+
+    Raises
+    ------
+    SettingsError
+        That training has not run in this working folder.
+    """
+    path = job.work / f"train-{role}" / "best.pt"
+    if not path.is_file():
+        raise SettingsError(f"{path} is absent: train {role} first")
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return network.eval()
+
+
+def export_all(job: Job, folder: Path, *, name: str, version: str) -> list[str]:
+    """Write a set of weights for each finished scorer, and ``default.json`` where there is a weigher.
+
+    Parameters
+    ----------
+    job
+        Whose working folder holds the trainings.
+    folder
+        Gets one folder a set: `name`, and ``paper-i`` to ``paper-iv`` where both regressors are trained.
+    name, version
+        Of the set with the weigher.
+
+    Returns
+    -------
+    list of str
+        Names of the sets.
+    """
+    made = []
+    if (job.work / "train-weigher" / "best.pt").is_file():
+        network = trained(job, "weigher", Weigher(weigher_training.NETWORK))
+        assert isinstance(network, Weigher)
+        sharp = weigher_training.sharpened(network)
+        _, validation = heart_cases(job)
+        calibration = calibrate(sharp, validation, job.device)
+        export(job, folder / name, {"weigher": sharp}, name=name, version=version, calibration=calibration)
+        pointer = json.dumps({"folder": name}) + "\n"
+        (folder / "default.json").write_text(pointer, encoding="utf-8")
+        made.append(name)
+    for experiment, (kernels, words) in EXPERIMENTS.items():
+        roles = {target: f"{target}-{experiment}" for target in TARGETS}
+        if not all((job.work / f"train-{role}" / "best.pt").is_file() for role in roles.values()):
+            continue
+        scorer: dict[str, nn.Module] = {}
+        for target, role in roles.items():
+            config = RegressorConfig(target, log_target=words != "y", shared_kernels=kernels == "shared")
+            scorer[target] = trained(job, role, Regressor(config))
+        title = f"paper-{experiment}"
+        export(job, folder / title, scorer, name=title, version=version)
+        made.append(title)
+    return made
+
+
+def export(
+    job: Job,
+    folder: Path,
+    scorer: dict[str, nn.Module],
+    *,
+    name: str,
+    version: str,
+    calibration: Calibration | None = None,
+    figures: dict[str, Any] | None = None,
+    localizer: dict[str, Any] | None = None,
+) -> str:
+    """Write a set of weights with this job's localisers and a scorer; return its sha256."""
+    localizers = trained(job, "localizer", nn.ModuleDict({axis: SliceClassifier() for axis in AXES}))
+    assert isinstance(localizers, nn.ModuleDict)
+    networks = {axis: (localizers[axis],) for axis in AXES} | {role: (net,) for role, net in scorer.items()}
+    attribution = ()
+    if job.real is not None:
+        attribution = ATTRIBUTION
+    return save_weights(
+        folder,
+        networks,
+        name=name,
+        version=version,
+        training_data=job.training_data,
+        date=datetime.now(UTC).date().isoformat(),
+        attribution=attribution,
+        figures=(figures or {}) | {"seed": job.seed, "recipe": asdict(job.recipe)},
+        localizer=localizer,
+        calibration=calibration,
+    )
+
+
+# What the licences of the real series ask for ; changed: deformed, calcium inserted.
+ATTRIBUTION = (
+    "LIDC-IDRI-0002: LIDC-IDRI (TCIA), CC BY 3.0, changed",
+    "normal001, cap002: COVID-CT-MD, CC BY 4.0, changed",
+    "113: 4D-Lung (TCIA), CC BY 3.0, changed",
+    "LSC-0055, LSC-0003, LSC-0049, LSC-0064, 01-0007: QIN LUNG CT (TCIA), CC BY 3.0, changed",
+    "CT004: SPIE-AAPM Lung CT Challenge (TCIA), CC BY 3.0, changed",
+)
+
+
+def write_record(folder: Path, values: dict[str, Any]) -> None:
+    """Write a JSON record beside the weights or in the working folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(values, indent=1, default=lambda value: np.asarray(value).tolist())
+    (folder / "record.json").write_text(text + "\n", encoding="utf-8")
+
+
+__all__ = [
+    "RECIPES",
+    "TARGETS",
+    "Job",
+    "Recipe",
+    "calibrate",
+    "export",
+    "export_all",
+    "heart_cases",
+    "make_data",
+    "train_localizer",
+    "train_regressors",
+    "train_weigher",
+    "trained",
+    "write_record",
+]
