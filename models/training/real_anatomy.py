@@ -261,7 +261,11 @@ def _drop_unseen(
 def _motion(rng: np.random.Generator) -> Motion:
     """Return the motion of the inserted calcium: often more than the simulator's, as in real ungated scans."""
     motion = draw_motion(rng)
-    return replace(motion, amplitude=min(MOST_MOTION_MM, motion.amplitude * rng.uniform(0.6, 2.2)))
+    amplitude = min(MOST_MOTION_MM, motion.amplitude * rng.uniform(0.6, 2.2))
+    # Phases close enough that a smeared plaque is a streak and no string of beads.
+    count = max(motion.samples, int(np.ceil(2.5 * amplitude)))
+    weights = np.interp(np.linspace(0, 1, count), np.linspace(0, 1, motion.samples), motion.weights)
+    return replace(motion, amplitude=amplitude, weights=weights / weights.sum())
 
 
 def _axes(geometry: VolumeGeometry) -> Grid:
