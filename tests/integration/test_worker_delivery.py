@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import threading
 from typing import TYPE_CHECKING
 
 import peers
@@ -12,6 +13,7 @@ import pydicom
 import pytest
 import worker_rows
 from pynetdicom import AE, evt
+from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
 from service import deliveries
 from service.tables import Alert, Delivery
@@ -41,6 +43,48 @@ def archive(*classes: str, status: int = 0x0000) -> Iterator[tuple[str, list[pyd
     server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
     try:
         yield f"ARCHIVE@127.0.0.1:{port}", received
+    finally:
+        server.shutdown()
+
+
+@contextlib.contextmanager
+def committing_archive(*, commits: bool) -> Iterator[int]:
+    """Run an archive that reports on a requested commitment at once, on the same association."""
+    kept: list[str] = []
+
+    def store(event):
+        kept.append(event.request.AffectedSOPInstanceUID)
+        return 0x0000
+
+    def action(event):
+        asked = event.action_information
+
+        def report():
+            answer = pydicom.Dataset()
+            answer.TransactionUID = asked.TransactionUID
+            fine = commits and all(one.ReferencedSOPInstanceUID in kept for one in asked.ReferencedSOPSequence)
+            if fine:
+                answer.ReferencedSOPSequence = asked.ReferencedSOPSequence
+            else:
+                answer.FailedSOPSequence = asked.ReferencedSOPSequence
+                for one in answer.FailedSOPSequence:
+                    one.FailureReason = 0x0112
+            event.assoc.send_n_event_report(
+                answer, 1 if fine else 2, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+            )
+
+        threading.Timer(0.2, report).start()
+        return 0x0000, None
+
+    entity = AE("ARCHIVE")
+    for one in (SR_3D, SR, SC):
+        entity.add_supported_context(one)
+    entity.add_supported_context(StorageCommitmentPushModel)
+    port = peers.free_port()
+    handlers = [(evt.EVT_C_STORE, store), (evt.EVT_N_ACTION, action)]
+    server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
+    try:
+        yield port
     finally:
         server.shutdown()
 
@@ -221,6 +265,32 @@ def test_orthanc_takes_report_and_picture_and_commits(make_node, tmp_path):
         # Orthanc answers on another association, to our SCP, which does not run here.
         assert states == {deliveries.STORED}
         assert all(row.transaction_uid for row in rows(node).values())
+
+
+@pytest.mark.parametrize(("commits", "state"), [(True, deliveries.DELIVERED), (False, deliveries.PENDING)])
+def test_delivered_means_that_the_archive_committed(make_node, commits, state):
+    with committing_archive(commits=commits) as port:
+        node = make_node(destinations=worker_rows.destination("a", "ARCHIVE", port, commitment=True))
+        (first, _) = worker_rows.scored_job(node)
+        delivery.deliver(node, first)
+    row = rows(node)[first]
+    assert row.state == state
+    assert (row.delivered_at is not None) is commits
+
+
+def test_a_commitment_that_was_not_answered_is_asked_again_and_nothing_is_sent_twice(make_node, tmp_path):
+    with peers.orthanc(tmp_path / "orthanc") as pacs:
+        node = make_node(destinations=worker_rows.destination("o", pacs.aet, pacs.port, commitment=True))
+        (first, _) = worker_rows.scored_job(node)
+        delivery.deliver(node, first)
+        before = rows(node)[first]
+        with node.database.transaction() as session:  # an hour later
+            session.get_one(Delivery, first).not_before = worker_rows.now()
+        delivery.deliver(node, first)
+        after = rows(node)[first]
+    assert (after.state, after.attempts) == (deliveries.STORED, 2)
+    assert after.transaction_uid != before.transaction_uid
+    assert after.stored_at == before.stored_at
 
 
 def test_every_status_has_a_verdict():
