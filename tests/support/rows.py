@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from pydicom.uid import generate_uid
+from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.orm import Session
 
 from calcium.risk import RiskGroup
@@ -36,6 +37,18 @@ WEIGHTS = {
 def database(folder: Path) -> Database:
     """Return an embedded database, made by the migrations."""
     made = Database(f"sqlite:///{folder / 'agatston.db'}")
+    upgrade(made)
+    return made
+
+
+def postgres_database(url: str, name: str) -> Database:
+    """Return a new database of that name on a PostgreSQL server, made by the migrations."""
+    server = create_engine(url, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(text(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
+        connection.execute(text(f'CREATE DATABASE "{name}"'))
+    server.dispose()
+    made = Database(make_url(url).set(database=name).render_as_string(hide_password=False))
     upgrade(made)
     return made
 

@@ -173,7 +173,8 @@ def test_the_same_result_is_the_same_bundle_and_message():
     "attributes",
     [
         {"PatientName": ""}, {"PatientBirthDate": ""}, {"PatientSex": "X"}, {"StudyDate": ""},
-        {"StudyTime": "24"}, {"PatientName": "^^^^"}, {"PatientName": "=山田"}, {"IssuerOfPatientID": ""}, {"AccessionNumber": ""},
+        {"StudyTime": "24"}, {"PatientName": "^^^^"}, {"PatientName": "=山田"},
+        {"IssuerOfPatientID": ""}, {"AccessionNumber": ""},
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore::UserWarning")
