@@ -251,10 +251,9 @@ def _members(folder: Path, role: str, entry: dict[str, Any], *, fuse: bool) -> t
         path = folder / file_name
         if not path.is_file():
             raise WeightsError(f"{folder.name} lacks {file_name}")
-        if _sha256(path) != expected:
-            raise WeightsError(
-                f"{folder.name}/{file_name} differs from the manifest: its sha256 is {_sha256(path)}"
-            )
+        digest = _sha256(path)
+        if digest != expected:
+            raise WeightsError(f"{folder.name}/{file_name} differs from the manifest: its sha256 is {digest}")
         network = build(entry["architecture"], entry["config"])
         try:
             network.load_state_dict(safetensors.torch.load_file(path))

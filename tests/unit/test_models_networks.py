@@ -70,6 +70,9 @@ def test_the_weigher_sees_where_a_slice_lies():
 def test_the_weigher_gives_each_slice_its_own_scan():
     torch.manual_seed(1)
     network = build("weigher", {}).eval()
+    for module in network.modules():  # torch's own start lets the context fade without trained batch norms
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Conv3d):
+            torch.nn.init.kaiming_normal_(module.weight)
     images, places = torch.rand(3, network.config.inputs, 32, 32), torch.rand(3, 3, 2)
     places[..., 1] = places[..., 0] + 0.5
     cubes = torch.rand(2, 4, 48, 48, 48)
@@ -77,8 +80,10 @@ def test_the_weigher_gives_each_slice_its_own_scan():
         together = network(images, places, cubes, torch.tensor([0, 1, 0]))
         first = network(images[[0, 2]], places[[0, 2]], cubes[:1])
         second = network(images[1:2], places[1:2], cubes[1:])
-    assert torch.allclose(together[[0, 2]], first, atol=1e-5)
-    assert torch.allclose(together[1:2], second, atol=1e-5)
+        wrong = network(images[1:2], places[1:2], cubes[:1])
+    assert torch.allclose(together[[0, 2]], first, atol=1e-4)
+    assert torch.allclose(together[1:2], second, atol=1e-4)
+    assert not torch.allclose(second, wrong, atol=1e-3)
 
 
 def test_architectures_come_back_from_their_description():
