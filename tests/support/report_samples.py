@@ -108,7 +108,7 @@ def result(of: CTSeries, **changes: Any) -> ScoringResult:
         group_probabilities=(0.01, 0.02, 0.03, 0.14, 0.8),
         cautions=(
             Caution("few_slices", "60 slices: the paper's method asks for at least 100."),
-            Caution("noise_above_trained_range", "Noise in the heart of 61 HU is above the trained range."),
+            Caution("noise", "Noise in the heart of 61 HU is above the trained range."),
         ),
         heat_map=HeatMap(inside, credit, "Agatston score per voxel"),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import highdicom.sr
 import numpy as np
@@ -14,6 +15,7 @@ import sr_reader
 
 from models.results import Caution
 from worker.encoding import file_bytes
+from worker.report import content
 from worker.report.document import build_not_eligible_report, build_report
 
 OWN = "99AGATSTON"
@@ -163,15 +165,22 @@ def test_a_multi_frame_source_without_plane_keeps_the_bounds(result):
 
 def test_cautions_are_limitations_and_lower_the_quality(document, result):
     report = sr_reader.read(document)
-    assert report.limitations == [(OWN, "FEW-SLICES"), (OWN, "NOISE-ABOVE-TRAINED-RANGE")]
+    assert report.limitations == [(OWN, "FEW-SLICES"), (OWN, "NOISE")]
     assert report.comments == [caution.text for caution in result.cautions]
     assert report.quality == ("DCM", "122742")
 
 
-def test_without_cautions_the_quality_is_good(source, result):
-    report = sr_reader.read(build_report(source, replace(result, cautions=()), config=samples.CONFIG))
+@pytest.mark.parametrize("cautions", [(), (Caution("kvp_unknown", "The tube voltage is not told."),)])
+def test_without_flaws_of_the_image_the_quality_is_good(source, result, cautions):
+    report = sr_reader.read(build_report(source, replace(result, cautions=cautions), config=samples.CONFIG))
     assert report.quality == ("DCM", "122741")
-    assert report.limitations == []
+    assert len(report.limitations) == len(cautions)
+
+
+def test_the_cautions_that_lower_the_quality_exist():
+    root = Path(content.__file__).parents[2] / "calcium"
+    source = "".join(path.read_text(encoding="utf-8") for path in root.glob("*.py"))
+    assert [code for code in content.QUALITY_CODES if f'"{code}"' not in source] == []
 
 
 def test_algorithm_device_and_weights(document, result):

@@ -39,8 +39,12 @@ ALGORITHM_PARAMETERS = (
     f"calcium from {AGATSTON_THRESHOLD_HU} HU",
     "slices resampled to 3.0 mm every 1.5 mm; total = sum of slice scores * 1.5 / 3.0",
 )
-# Cautions that speak of the image and not of the patient or the setting: they lower the study quality.
-QUALITY_WORDS = ("noise", "metal", "motion", "gap", "cut", "streak", "spacing")
+# Cautions (calcium.eligibility, calcium.heart_checks) that speak of the image: they make the study quality poor.
+# Others, such as an unknown tube voltage or few slices, only limit the result.
+QUALITY_CODES = frozenset(
+    {"noise", "metal", "gaps", "heart_cut", "hu_calibration", "lossy", "reformatted", "thick_slices",
+     "contrast_possible"}
+)  # fmt: skip
 
 
 def statement(weights: WeightsIdentity) -> str:
@@ -257,7 +261,7 @@ def _slice(subject: Scored, score: SliceScore) -> hd.MeasurementsAndQualitativeE
 
 
 def _study_quality(cautions: Iterable[Caution]) -> Code:
-    flawed = any(word in caution.code for caution in cautions for word in QUALITY_WORDS)
+    flawed = any(caution.code in QUALITY_CODES for caution in cautions)
     return codes.QUALITY_POOR if flawed else codes.QUALITY_GOOD
 
 
