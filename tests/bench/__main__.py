@@ -44,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "# Benchmarks",
         (
             f"Made by `make bench` on {time.strftime('%Y-%m-%d', time.gmtime())}: {_machine()}, "
-            f"Python {platform.python_version()}. Figures are medians of {chosen.runs} runs (least to greatest); "
-            "a ratio compares with a peer in the same run. Other work on the machine moves the absolute figures."
+            f"Python {platform.python_version()}. Figures are medians of {chosen.runs} runs (least to "
+            "greatest); a ratio compares with a peer in the same run. Other work moves the absolute figures."
         ),
     ]
     for name in names:
