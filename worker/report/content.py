@@ -39,7 +39,7 @@ ALGORITHM_PARAMETERS = (
     f"calcium from {AGATSTON_THRESHOLD_HU} HU",
     "slices resampled to 3.0 mm every 1.5 mm; total = sum of slice scores * 1.5 / 3.0",
 )
-# Cautions (calcium.eligibility, calcium.heart_checks) that speak of the image: they make the study quality poor.
+# Cautions (calcium.eligibility, calcium.heart_checks) that speak of the image: the study quality is then poor.
 # Others, such as an unknown tube voltage or few slices, only limit the result.
 QUALITY_CODES = frozenset(
     {"noise", "metal", "gaps", "heart_cut", "hu_calibration", "lossy", "reformatted", "thick_slices",
