@@ -13,6 +13,7 @@ from models.training.real_cases import prepare, without
 from models.training.warp import Warp, draw_warp, see
 
 SERIES = ("4d-lung-113", "covidctmd-cap002", "covidctmd-normal001", "lidc-0002", "qin-lsc-0055")
+NOISY = AugmentConfig(margin_mm=20, untouched=0.0, clean=1.0, no_plaques=0.0)
 PLAIN = AugmentConfig(margin_mm=20, untouched=1.0, clean=0.0, no_plaques=1.0, distractors=False)
 
 
@@ -121,10 +122,11 @@ def test_a_point_moves_with_the_image():
 
 
 def test_the_same_seed_gives_the_same_scan(case):
-    first, second = (augment_case(case, np.random.default_rng(3)) for _ in range(2))
+    first, second = (augment_case(case, np.random.default_rng(9), config=NOISY) for _ in range(2))
     assert np.array_equal(first.resampled.hu, second.resampled.hu)
     assert np.array_equal(first.labels, second.labels)
     assert first.description == second.description
+    assert first.description["noise_hu"] > 0
 
 
 def test_an_untouched_scan_keeps_its_score_and_its_box(case):
@@ -146,7 +148,7 @@ def test_without_its_own_and_without_inserted_plaques_nothing_scores(case):
 def test_labels_are_calcium_and_the_totals_are_theirs(case):
     config = AugmentConfig(margin_mm=20, clean=1.0, no_plaques=0.0, burden=(5.5, 0.3))
     scored = 0
-    for seed in range(4):
+    for seed in range(4, 8):
         scan = augment_case(case, np.random.default_rng(seed), config=config)
         assert (scan.resampled.hu[scan.labels > 0] >= 130).all()
         again = score_mask(scan.resampled, scan.labels, (1, 2, 3))
