@@ -125,14 +125,14 @@ def without(hu: NDArray[np.int16], gone: NDArray[np.bool_], geometry: VolumeGeom
     if not gone.any():
         return hu.copy()
     _, dy, dx = geometry.spacing_mm
-    wide = _grown(gone, RIM_MM, geometry) | (_grown(gone, GLOW_MM, geometry) & (hu > GLOW_HU))
-    where = [np.flatnonzero(wide.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    pad = (4, round(25 / dy), round(25 / dx))
+    where = [np.flatnonzero(gone.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    pad = (10, round(28 / dy), round(28 / dx))
     window = tuple(
         slice(max(0, int(w[0]) - p), min(n, int(w[-1]) + p + 1))
         for w, p, n in zip(where, pad, hu.shape, strict=True)
     )
-    part, mask = hu[window].astype(np.float32), wide[window]
+    part, inside = hu[window].astype(np.float32), gone[window]
+    mask = _grown(inside, RIM_MM, geometry) | (_grown(inside, GLOW_MM, geometry) & (part > GLOW_HU))
     level = np.clip(part, -150, 110)  # no bone and no other calcium
     seen = (~mask & (part < 130)).astype(np.float32)
     sigma = (1.0, 2.2 / dy, 2.2 / dx)
