@@ -13,7 +13,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-# ITU-T T.81 B.1.1.3: SOF0..SOF15 without DHT (C4), JPG (C8), DAC (CC); T.87 C.1.1: SOF55 (F7) of JPEG-LS.
+# T.81 B.1.1.3: SOF0..SOF15 without DHT (C4), JPG (C8), DAC (CC); T.87 C.1.1: SOF55 (F7) of JPEG-LS.
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 # Markers without a length: TEM, RST0-7, SOI.
 _BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})

@@ -7,6 +7,7 @@ Everything in a file is hostile: lengths that lie, deflate bombs, recursion. Not
 from __future__ import annotations
 
 import io
+import logging
 import os
 import warnings
 import zlib
@@ -22,6 +23,9 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from calcium.errors import AgatstonError, ResourcesError, SeriesError, TooLargeError, UnreadableInstanceError
+
+# pydicom quotes the values that it complains of, thus patient data, in its log and in its warnings (see `guarded`).
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 MAX_HEADER_BYTES = 32 << 20
 """Most bytes before the pixel data; the functional groups of 4,000 frames need about 10 MB."""

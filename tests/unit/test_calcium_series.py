@@ -108,7 +108,7 @@ def test_unknown_syntax_is_named(tmp_path):
     datasets = compress(series(HU), JPEGLSLossless)
     for ds in datasets:
         ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.50"
-    with pytest.raises(errors.PixelDataError, match="4.50 is not supported"):
+    with pytest.raises(errors.PixelDataError, match=r"4\.50 is not supported"):
         read(datasets, tmp_path)
 
 
@@ -303,7 +303,7 @@ def test_the_same_file_twice_is_one_instance(tmp_path):
 
 def test_one_uid_with_two_contents(tmp_path):
     other = series(HU + 1)[2]
-    with pytest.raises(errors.DuplicatePositionError, match="z -46.00"):
+    with pytest.raises(errors.DuplicatePositionError, match=r"z -46\.00"):
         read([*series(HU), other], tmp_path)
 
 
@@ -317,7 +317,7 @@ def test_one_uid_at_two_positions(tmp_path):
 def test_another_slice_at_the_same_position(tmp_path):
     other = series(HU + 1)[2]
     other.SOPInstanceUID = other.file_meta.MediaStorageSOPInstanceUID = "2.25.7700.3.77"
-    with pytest.raises(errors.DuplicatePositionError, match="z -46.00") as caught:
+    with pytest.raises(errors.DuplicatePositionError, match=r"z -46\.00") as caught:
         read([*series(HU), other], tmp_path)
     assert caught.value.uid == "2.25.7700.3.77"
     assert caught.value.code == "duplicate_position"
