@@ -74,7 +74,7 @@ class AugmentConfig:
     """
 
     margin_mm: float = 40.0
-    untouched: float = 0.2
+    untouched: float = 0.3
     clean: float = 0.6
     no_plaques: float = 0.3
     distractors: bool = True
@@ -151,6 +151,16 @@ def _grid(
         last[2] = min(last[2], old.z_mm(old.shape[0] - 1))
     count = np.floor((last - origin) / np.array(spacing[::-1])).astype(int) + 1
     return VolumeGeometry(tuple(origin.tolist()), spacing, (int(count[2]), int(count[1]), int(count[0])))
+
+
+def _taken(
+    hu: NDArray[np.int16], labels: NDArray[np.uint8], old: VolumeGeometry, new: VolumeGeometry
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Return every second slab, with the pixels as they are: a grid that `_grid` made without a pixel size."""
+    first = [round(index) for index in old.to_index(new.origin_mm)]
+    strides = (round(new.spacing_mm[0] / old.spacing_mm[0]), 1, 1)
+    window = tuple(slice(a, a + n * step, step) for a, n, step in zip(first, new.shape, strides, strict=True))
+    return hu[window].astype(np.float32), labels[window].copy()
 
 
 def _branches(case: RealCase, warp: Warp, rng: np.random.Generator) -> list[Branch]:
@@ -327,7 +337,10 @@ def augment_case(
         pixel=pixel,
         phase=float(rng.uniform(0, INCREMENT_MM)),
     )
-    image, labels = see(hu, case.slab_geometry, warp, geometry, native)
+    if untouched:
+        image, labels = _taken(hu, native, case.slab_geometry, geometry)
+    else:
+        image, labels = see(hu, case.slab_geometry, warp, geometry, native)
     drawn: dict[str, Any] = {"patient": case.patient, "untouched": untouched, "clean": clean}
     filtered: dict[str, float] = {}
     if not untouched:

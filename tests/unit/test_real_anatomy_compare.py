@@ -110,8 +110,8 @@ def test_a_real_scan_keeps_loses_and_gains_calcium(real_ct):
     (case,) = load_real_cases(real_ct, ["qin-lsc-0055"])
     plain = AugmentConfig(margin_mm=20, untouched=1.0, clean=0.0, no_plaques=1.0, distractors=False)
     kept = augment_case(case, np.random.default_rng(0), config=plain)
-    assert kept.agatston == pytest.approx(case.reference["agatston"], rel=0.15)
-    assert kept.heart_box.iou(case.heart_box) > 0.97
+    assert kept.agatston == pytest.approx(case.reference["agatston"], abs=1)  # same voxels, same grid
+    assert kept.heart_box.iou(case.heart_box) > 0.999
     cleaned = augment_case(case, np.random.default_rng(0), config=replace(plain, clean=1.0))
     assert cleaned.agatston == 0
     # What no label explains must not shine where calcium was: else the network learns to overlook it.
