@@ -27,7 +27,7 @@ def serving(settings: Settings, database: Database) -> Iterator[httpx.Client]:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=2,
+            timeout_graceful_shutdown=1,
         )
     )
     thread = threading.Thread(target=server.run)
