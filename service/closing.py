@@ -12,7 +12,7 @@ import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, and_, case, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, func, select, update
 
 from calcium.job import JobState
 from service import alerts, deliveries, jobs
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LIMIT = 500  # series a round
+MAX_QUERY_FAILURES = 3  # then a series is closed without its archive's word
 
 
 def instances_digest(lines: Iterable[tuple[str, str]]) -> str:
@@ -49,30 +50,49 @@ def _reason(settings: Settings, moment: datetime) -> ColumnElement[str | None]:
         Series.released_at <= before(settings.series_release_seconds),
     )
     return case(
+        # First, for it also ends the wait for what an archive may still hold.
+        (Series.opened_at <= before(settings.series_max_wait_seconds), "max_wait"),
         (released, "release"),
         (Series.last_received_at <= before(settings.series_idle_seconds), "idle"),
-        (Series.opened_at <= before(settings.series_max_wait_seconds), "max_wait"),
         else_=None,
     )
 
 
+def quiet(settings: Settings) -> Select[Series]:
+    """Return the query for open series to which nothing came for so long that they may close."""
+    return select(Series).where(Series.closed_at.is_(None), _reason(settings, now()).is_not(None)).limit(LIMIT)
+
+
 def close_due(database: Database, settings: Settings) -> list[str]:
     """Close every series that is due, each in its own transaction; return the ids of the new jobs."""
-    reason = _reason(settings, now())
     with database.reading() as session:
-        due = select(Series.id).where(Series.closed_at.is_(None), reason.is_not(None)).limit(LIMIT)
-        ids = session.scalars(due).all()
+        ids = session.scalars(quiet(settings).with_only_columns(Series.id)).all()
     new = []
     for series_id in ids:
         with database.transaction() as session:
             series = session.get_one(Series, series_id, with_for_update=True)
             # An instance may have come since: ask again under the lock.
             why = session.scalars(select(_reason(settings, now())).where(Series.id == series_id)).one()
-            if series.closed_at is None and why is not None:
+            if series.closed_at is not None or why is None:
+                continue
+            if why == "max_wait" or is_complete(session, settings, series):
                 job = close(session, settings, series, by=why)
                 if job is not None:
                     new.append(job.id)
     return new
+
+
+def is_complete(session: Session, settings: Settings, series: Series) -> bool:
+    """Tell whether nothing is left to ask: the archive has no more, does not answer, or is not to be asked."""
+    peer = settings.peer(series.calling_ae)
+    if peer is None or not peer.query or series.query_failures >= MAX_QUERY_FAILURES:
+        return True
+    if series.expected_instances is None:
+        return False
+    have = (
+        session.scalar(select(func.count()).select_from(Instance).where(Instance.series_id == series.id)) or 0
+    )
+    return have >= series.expected_instances
 
 
 def force(database: Database, settings: Settings, series_id: int) -> str | None:

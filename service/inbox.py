@@ -62,6 +62,8 @@ TOUCH = (
         released_at=None,
         closed_at=None,
         closed_by=None,
+        expected_instances=None,
+        query_failures=0,
     )
 )
 RESTORE = (
@@ -123,8 +125,8 @@ class Inbox:
 
     def __init__(self, settings: Settings, store: Store, database: Database) -> None:
         self._settings = settings
-        self._store = store
-        self._database = database
+        self.store = store
+        self.database = database
         self._locks = [threading.Lock() for _ in range(STRIPES)]
         self._series: dict[tuple[str, str], _Known] = {}
         self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
@@ -149,7 +151,7 @@ class Inbox:
         digest = hashlib.sha256(incoming.data_set).hexdigest()
         # Of two associations that send the same UID at once, the second finds the first one's file and row.
         with self._locks[hash(key) % STRIPES]:
-            if self._store.exists(key):
+            if self.store.exists(key):
                 known = self._known_instance(key)
                 if known is not None:
                     sha256, series_id = known
@@ -158,7 +160,7 @@ class Inbox:
                     return Outcome.DUPLICATE, series_id
                 # A file without a row was never acknowledged: it is replaced.
             try:
-                size = self._store.put(key, incoming.meta, incoming.data_set)
+                size = self.store.put(key, incoming.meta, incoming.data_set)
             except ResourcesError as error:
                 log.error("%s", error)  # noqa: TRY400 (its text says all)
                 raise RefusedError("disk_full", "cannot write, send again later") from error
@@ -193,11 +195,11 @@ class Inbox:
         """
         for key in keys:
             with self._locks[hash(key) % STRIPES]:
-                with self._database.reading() as session:
+                with self.database.reading() as session:
                     found = select(Instance.id).where(Instance.key == key, Instance.removed_at.is_not(None))
                     gone = session.scalars(found).first() is not None
                 if gone:
-                    self._store.delete([key])
+                    self.store.delete([key])
 
     def released(self, series_ids: Sequence[int]) -> None:
         """Note that the last association that fed these series was released in order; waits for no commit."""
@@ -212,17 +214,17 @@ class Inbox:
         except UNAVAILABLE as error:
             raise RefusedError("database_unavailable", "database unavailable, send again later") from error
         if verdict is _Verdict.CONFLICT:
-            self._store.delete([row.key])  # retention had removed the first one's file
+            self.store.delete([row.key])  # retention had removed the first one's file
             self._conflict(row.head)
         if verdict is _Verdict.TOO_LARGE:
-            self._store.delete([row.key])
+            self.store.delete([row.key])
             self._alert("series_too_large", row.head.series_instance_uid, "a series exceeds its limits of size")
             raise RefusedError("series_too_large", "the series exceeds the limits of this node")
         return Outcome(verdict.value), series_id
 
     def _known_instance(self, key: str) -> tuple[str, int] | None:
         try:
-            with self._database.reading() as session:
+            with self.database.reading() as session:
                 row = session.execute(
                     select(Instance.sha256, Instance.series_id).where(
                         Instance.key == key, Instance.removed_at.is_(None)
@@ -239,7 +241,7 @@ class Inbox:
 
     def _alert(self, kind: str, subject: str, text: str) -> None:
         try:
-            with self._database.transaction() as session:
+            with self.database.transaction() as session:
                 alerts.raise_alert(session, kind, subject, text)
         except UNAVAILABLE:
             log.warning("%s: %s [%s]", kind, text, subject)
@@ -260,7 +262,7 @@ class Inbox:
 
     def _write(self, work: Sequence[_Work], *, last_try: bool) -> bool:
         try:
-            with self._database.transaction() as session:
+            with self.database.transaction() as session:
                 verdicts = self._apply(session, [item.change for item in work])
         except SQLAlchemyError as error:
             self._series.clear()  # counts and ids of what was rolled back

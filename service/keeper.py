@@ -8,7 +8,6 @@ raise alerts, unfinished files are removed, late deliveries raise alerts, and sl
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from sqlalchemy import delete, select, update
 
 from service import closing, deliveries, jobs, reconcile
 from service.database import UNAVAILABLE
+from service.loops import Loop
 from service.tables import Lock, ProcessBeat, now
 
 if TYPE_CHECKING:
@@ -63,35 +63,26 @@ class Keeper:
         self._inbox = inbox
         self._dispatcher = dispatcher
         self._owner = owner
-        self._stop = threading.Event()
         self._swept_at = -SWEEP_SECONDS
         self._whole_at = -WHOLE_SECONDS
-        self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+        self._loop = Loop("keeper", settings.keeper_seconds, self._elected_round)
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread.start()
+        self._loop.start()
 
     def stop(self) -> None:
         """End after the current round, and let another one be elected at once."""
-        self._stop.set()
-        self._thread.join()
+        self._loop.stop()
         try:
             with self._database.transaction() as session:
                 session.execute(delete(Lock).where(Lock.name == LOCK_NAME, Lock.owner == self._owner))
         except UNAVAILABLE:
             log.warning("the keeper's lock could not be given back; it runs out by itself")
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                if elect(self._database, self._owner):
-                    self.round()
-            except UNAVAILABLE as error:
-                log.warning("the database does not answer: %s", type(error).__name__)
-            except Exception:
-                log.exception("a round of the keeper failed; the next one tries again")
-            self._stop.wait(self._settings.keeper_seconds)
+    def _elected_round(self) -> None:
+        if elect(self._database, self._owner):
+            self.round()
 
     def round(self) -> None:
         """Do one round."""

@@ -17,15 +17,19 @@ from pynetdicom.sop_class import (
     CTImageStorage,
     EnhancedCTImageStorage,
     LegacyConvertedEnhancedCTImageStorage,
+    StorageCommitmentPushModel,
+    StorageCommitmentPushModelInstance,
     Verification,
 )
 
 from calcium.errors import MissingAttributeError, SettingsError, UnreadableInstanceError
-from service import metrics
+from service import commitments, deliveries, metrics, scu
 from service.associations import Server, tls_context
-from service.heads import SOP_CLASS, SOP_INSTANCE, read_head
+from service.database import UNAVAILABLE
+from service.heads import SOP_CLASS, SOP_INSTANCE, UID_PATTERN, read_head
 from service.inbox import Inbox, Incoming
 from service.statuses import SUCCESS, RefusedError
+from service.tables import CommitmentRequest
 
 if TYPE_CHECKING:
     from service.admission import Admission
@@ -51,10 +55,19 @@ TRANSFER_SYNTAXES = (
 BIND_SECONDS = 5.0  # so long a port may still be taken
 PREAMBLE = bytes(128) + b"DICM"  # PS3.10 section 7.1
 
+# N-ACTION and N-EVENT-REPORT, PS3.7 Annex C.
+INVALID_ARGUMENT, PROCESSING_FAILURE = 0x0115, 0x0110
+MAX_REFERENCES = 20_000  # of one storage commitment
+ANSWER_HERE_SECONDS = 0.2  # the response to N-ACTION goes first
+
 # A-ASSOCIATE-RJ: (result, source, reason), PS3.8 Table 9-21.
 REJECT_CALLING_AE = (0x01, 0x01, 0x03)
 REJECT_CALLED_AE = (0x01, 0x01, 0x07)
 REJECT_LIMIT = (0x02, 0x03, 0x02)
+
+
+def _is_uid(text: str) -> bool:
+    return UID_PATTERN.match(text.encode("ascii", "replace")) is not None
 
 
 def _bind(entity: AE, settings: Settings, handlers: list[Any]) -> Server:
@@ -98,6 +111,8 @@ class Scp:
             (evt.EVT_REQUESTED, self._on_requested),
             (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_C_ECHO, self._on_echo),
+            (evt.EVT_N_ACTION, self._on_action),
+            (evt.EVT_N_EVENT_REPORT, self._on_event_report),
             (evt.EVT_RELEASED, self._on_released),
             (evt.EVT_ABORTED, self._on_aborted),
         ]
@@ -122,6 +137,8 @@ class Scp:
         entity.add_supported_context(Verification)
         for storage_class in STORAGE_CLASSES:
             entity.add_supported_context(storage_class, TRANSFER_SYNTAXES)
+        # Both roles of the requestor (PS3.4 section J.3): a scanner asks us, an archive answers us.
+        entity.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
         return entity
 
     @property
@@ -159,7 +176,7 @@ class Scp:
         association.kill()
 
     def _refusal(self, association: Any, calling: str, called: str) -> tuple[tuple[int, int, int], str] | None:
-        peer = self._settings.peer(calling)
+        peer = self._settings.sender(calling)
         if peer is None and not self._settings.any_peer:
             return REJECT_CALLING_AE, "unknown calling AE title"
         if peer is not None and not peer.calls_from(association.requestor.address):
@@ -226,6 +243,69 @@ class Scp:
         with self._lock:
             self._fed.setdefault(event.assoc, set()).add(series_id)
         return outcome.value
+
+    def _on_action(self, event: evt.Event) -> tuple[int, None]:
+        """Take a request for storage commitment (PS3.4 section J.3.2)."""
+        try:
+            wanted = event.action_information
+            transaction_uid = str(wanted.TransactionUID)
+            references = [
+                (str(one.ReferencedSOPClassUID), str(one.ReferencedSOPInstanceUID))
+                for one in wanted.ReferencedSOPSequence
+            ]
+        except Exception as error:  # noqa: BLE001 (pydicom raises many kinds on hostile input)
+            log.warning("a storage commitment request is not understood: %s", type(error).__name__)
+            return INVALID_ARGUMENT, None
+        uids = [transaction_uid, *(uid for pair in references for uid in pair)]
+        if event.action_type != 1 or len(references) > MAX_REFERENCES or not all(map(_is_uid, uids)):
+            return INVALID_ARGUMENT, None
+        calling = event.assoc.requestor.ae_title.strip()
+        try:
+            row_id = commitments.request(self._inbox.database, calling, transaction_uid, references)
+        except UNAVAILABLE:
+            return PROCESSING_FAILURE, None
+        threading.Thread(
+            target=self._answer_here, args=(event.assoc, row_id), name="commitment", daemon=True
+        ).start()
+        return SUCCESS, None
+
+    def _answer_here(self, association: Any, row_id: int) -> None:
+        """Answer on the association that asked, where it still stands; else the keeper answers on a new one."""
+        time.sleep(ANSWER_HERE_SECONDS)
+        if not association.is_established:
+            return
+        try:
+            with self._inbox.database.reading() as session:
+                row = session.get_one(CommitmentRequest, row_id)
+                committed, failed = commitments.judge(session, self._inbox.store, row.references)
+            report = scu.write_report(row.transaction_uid, committed, failed)
+            answer, _ = association.send_n_event_report(
+                report, 2 if failed else 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+            )
+            if answer.get("Status") == SUCCESS:
+                commitments.record_answered(self._inbox.database, row_id)
+        except (*UNAVAILABLE, RuntimeError, ValueError) as error:
+            log.info("a storage commitment is not answered on its own association: %s", type(error).__name__)
+
+    def _on_event_report(self, event: evt.Event) -> tuple[int, None]:
+        """Take an archive's answer to our own request for storage commitment (PS3.4 section J.3.3)."""
+        try:
+            report = scu.read_report(event.event_information)
+        except Exception as error:  # noqa: BLE001 (pydicom raises many kinds on hostile input)
+            log.warning("a storage commitment report is not understood: %s", type(error).__name__)
+            return INVALID_ARGUMENT, None
+        try:
+            known = deliveries.record_commitment(
+                self._inbox.database,
+                report.transaction_uid,
+                committed=report.committed,
+                failed=list(report.failed),
+            )
+        except UNAVAILABLE:
+            return PROCESSING_FAILURE, None
+        if not known:
+            log.warning("a storage commitment report of a transaction that is not ours")
+        return SUCCESS, None
 
     def _on_released(self, event: evt.Event) -> None:
         metrics.ASSOCIATIONS.labels("released").inc()

@@ -313,6 +313,15 @@ class Settings(BaseModel):
         """Return the destination of that name; None where the settings no longer have it."""
         return next((found for found in self.all_destinations if found.name == name), None)
 
+    def sender(self, aet: str) -> Peer | None:
+        """Return who may call with that AE title: a peer, or a destination (it answers commitments, moves)."""
+        known = self.peer(aet)
+        if known is None:
+            archives = (found for found in self.all_destinations if found.aet == aet.strip())
+            for found in archives:
+                return Peer(name=found.name, aet=found.aet, host=found.host, port=found.port, tls=found.tls)
+        return known
+
     def peer(self, aet: str) -> Peer | None:
         """Return the peer with that calling AE title."""
         return next((found for found in self.peers if found.aet == aet.strip()), None)

@@ -91,7 +91,10 @@ class Series(Base):
     called_ae: Mapped[str] = mapped_column(AE)
     first_received_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
     last_received_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
-    expected_instances: Mapped[int | None] = mapped_column(Integer)  # told by the archive's C-FIND, if asked
+    # What the sending archive's C-FIND says since the last instance came, where it is asked; and how often it
+    # did not answer.
+    expected_instances: Mapped[int | None] = mapped_column(Integer)
+    query_failures: Mapped[int] = mapped_column(Integer, default=0)
     # When the current set of instances was declared complete; None while instances arrive.
     closed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     closed_by: Mapped[str | None] = mapped_column(String(32))  # idle, release, count, forced, max_wait

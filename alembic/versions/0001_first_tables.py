@@ -68,6 +68,7 @@ def upgrade() -> None:
         sa.Column("first_received_at", MOMENT, nullable=False),
         sa.Column("last_received_at", MOMENT, nullable=False),
         sa.Column("expected_instances", sa.Integer(), nullable=True),
+        sa.Column("query_failures", sa.Integer(), nullable=False),
         sa.Column("closed_at", MOMENT, nullable=True),
         sa.Column("closed_by", sa.String(length=32), nullable=True),
         sa.Column("released_at", MOMENT, nullable=True),

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 from service import logs
 from service.admission import Admission
 from service.beats import Beat, process_name
+from service.commitments import answer_due
+from service.completeness import Completeness
 from service.database import Database, require_current
 from service.dispatch import Dispatcher
 from service.inbox import Inbox
 from service.keeper import Keeper
+from service.loops import Loop
 from service.scp import Scp
 from service.settings import Settings
 from service.store import Store
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
 log = logging.getLogger(__name__)
+
+PEER_SECONDS = 2.0  # between two rounds of questions and answers to peers
+STOP_SECONDS = 5.0  # a peer that does not answer holds up the stop no longer
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -42,18 +48,27 @@ def run(args: Namespace) -> int:
     require_current(database)
     store = Store(settings.store_root)
     inbox = Inbox(settings, store, database)
-    scp = Scp(settings, inbox, Admission(settings, store, database))
+    admission = Admission(settings, store, database)
+    scp = Scp(settings, inbox, admission)
+    completeness = Completeness(settings, database, inbox, admission)
+    loops = [Loop("commitments", PEER_SECONDS, lambda: answer_due(database, store, settings))]
+    if completeness.asks:
+        loops.append(Loop("completeness", PEER_SECONDS, completeness.round))
     dispatcher = Dispatcher(settings)
     keeper = Keeper(settings, database, store, inbox, dispatcher, owner=process_name("scp"))
     beat = Beat(database, "scp", {"ae_title": settings.ae_title, "port": scp.port})
 
     scp.start()
     keeper.start()
+    for loop in loops:
+        loop.start()
     beat.start()
     log.info("%s listens on %s:%d", settings.ae_title, settings.dicom_host, scp.port)
     stopping.wait()
     log.info("stopping: running associations may finish")
     scp.stop()
+    for loop in loops:
+        loop.stop(wait_seconds=STOP_SECONDS)
     keeper.stop()
     inbox.close()
     beat.stop()
