@@ -8,7 +8,7 @@ from calcium.geometry import VolumeGeometry
 from calcium.resample import resample
 from calcium.volume import CTVolume
 from models.training.anatomy import Annotation, load_annotations
-from models.training.real_anatomy import AugmentConfig, augment_case
+from models.training.real_anatomy import AugmentConfig, augment_case, draw_body, dress
 from models.training.real_cases import prepare, without
 from models.training.warp import Warp, draw_warp, see
 
@@ -187,3 +187,14 @@ def test_what_is_taken_out_leaves_tissue_with_noise():
 def test_labels_off_the_resampled_grid_are_refused(case, annotation):
     with pytest.raises(ValueError, match="labels of shape"):
         prepare(case.volume, case.labels[1:], case.reference, annotation)
+
+
+def test_several_scans_of_one_body_share_it_and_leave_it_alone(case):
+    rng = np.random.default_rng(4)
+    body = draw_body(case, rng, config=NOISY)
+    before = body.image.copy()
+    first, second = (dress(body, rng, config=NOISY) for _ in range(2))
+    assert first.resampled.geometry == second.resampled.geometry
+    assert first.heart_box == second.heart_box
+    assert not np.array_equal(first.resampled.hu, second.resampled.hu)
+    assert np.array_equal(body.image, before)
