@@ -1,4 +1,4 @@
-"""How an augmented real scan was acquired: sharpness, noise, and point spread and motion of what is inserted."""
+"""How an augmented real scan was acquired: sharpness and noise; point spread and motion of what is inserted."""
 
 from __future__ import annotations
 
