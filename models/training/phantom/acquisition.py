@@ -145,7 +145,6 @@ def metal_streaks(metal: Array, rng: np.random.Generator, pixel: float) -> Array
     slices, rows, columns = metal.shape
     out = np.zeros_like(metal)
     y, x = np.mgrid[:rows, :columns].astype(np.float32)
-    waves = [(int(k), rng.uniform(0, 2 * np.pi), rng.normal(0, 1)) for k in rng.integers(2, 24, 7)]
     for index in range(slices):
         found = np.argwhere(metal[index] > STREAK_FROM_HU)
         if not len(found):
@@ -154,9 +153,11 @@ def metal_streaks(metal: Array, rng: np.random.Generator, pixel: float) -> Array
         for centre in found[rng.choice(len(found), min(2, len(found)), replace=False)]:
             dy, dx = y - centre[0], x - centre[1]
             angle = np.arctan2(dy, dx)
-            pattern = sum(a * np.cos(2 * k * angle + p) for k, p, a in waves)
-            fade = 1 / (1 + np.hypot(dy, dx) * pixel / 6)
-            out[index] += np.float32(min(350.0, 0.02 * mass)) * pattern * fade
+            # A few narrow rays on a quiet ground; neighbouring slices have others.
+            waves = rng.normal(0, 0.4, 8), rng.integers(3, 28, 8), rng.uniform(0, 2 * np.pi, 8)
+            pattern = sum(a * np.cos(k * angle + p) for a, k, p in zip(*waves, strict=True))
+            fade = (1 + np.hypot(dy, dx) * pixel / 4) ** -1.25
+            out[index] += np.float32(min(180.0, 0.008 * mass)) * np.float32(pattern) ** 3 * fade
     return out
 
 

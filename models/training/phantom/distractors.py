@@ -178,7 +178,8 @@ def _metal(heart: Heart, tree: list[Branch], rng: np.random.Generator) -> list[D
                 _cloud((8, "muscle", "clip"), at + rng.normal(0, 1.2, (5, 3)), 0.5, rng, METAL_HU * 0.6)
             )
     elif kind < 0.09:  # stent
-        branch = next(b for b in tree if b.name == rng.choice(["LAD", "RCA", "LCX"]))
+        name = str(rng.choice(["LAD", "RCA", "LCX"]))
+        branch = {b.name: b for b in tree}[name]
         along = arc_length(branch.points)
         start = rng.uniform(3, max(4.0, 0.4 * branch.length))
         at = np.arange(start, min(start + rng.uniform(10, 26), branch.length), 0.55)

@@ -271,7 +271,8 @@ def make_many(
     """Yield a scan for each seed, in order, made in `processes` processes."""
     jobs = [(seed, config) for seed in seeds]
     if processes <= 1:
-        yield from map(_one, jobs)
+        for job in jobs:
+            yield _one(job)
         return
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         yield from pool.imap(_one, jobs)
