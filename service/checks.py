@@ -134,10 +134,11 @@ def check_processes(settings: Settings) -> Check:
     """Tell which processes of the node run now."""
     database = Database(settings.database)
     try:
-        running = [kind for kind in PROCESSES if alive(database, kind)]
+        needed = (*PROCESSES, "sender") if settings.all_destinations else PROCESSES
+        running = [kind for kind in needed if alive(database, kind)]
     finally:
         database.dispose()
-    missing = [kind for kind in PROCESSES if kind not in running]
+    missing = [kind for kind in needed if kind not in running]
     if missing:
         text = f"not running: {', '.join(missing)}" + (f"; running: {', '.join(running)}" if running else "")
         return Check(

@@ -26,7 +26,7 @@ FIGURES_SECONDS = 2.0  # a hundred open pages cost the database one count in two
 READY_SECONDS = 2.0  # and anonymous callers of /health/ready cannot make it busy
 BEAT_FRESH = timedelta(seconds=ALIVE_SECONDS)
 """A process that was not seen for so long is taken as dead."""
-NEEDED_PROCESSES = ("scp", "worker")
+NEEDED_PROCESSES = ("scp", "worker")  # and `sender` where there is a destination
 
 
 class Kept(Generic[T]):
@@ -97,7 +97,8 @@ class Node:
         if database.ok:
             with self.database.reading() as session:
                 beats = queries.beats(session)
-            checks += [check_beat(kind, list(beats)) for kind in NEEDED_PROCESSES]
+            needed = (*NEEDED_PROCESSES, "sender") if self.settings.all_destinations else NEEDED_PROCESSES
+            checks += [check_beat(kind, list(beats)) for kind in needed]
         answers = self.dispatcher.ping()
         checks.append(CheckOut(name="broker", ok=answers, text="answers" if answers else "does not answer"))
         checks.append(check_disk(self.disk_free_bytes(), self.settings.disk_min_free_mb))
