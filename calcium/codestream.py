@@ -26,7 +26,7 @@ MAX_TILES = 4096
 
 
 def check_frame(data: bytes, transfer_syntax: UID, rows: int, columns: int) -> None:
-    """Refuse a compressed frame whose own header does not fit the data set's, before a decoder allocates for it.
+    """Refuse a compressed frame whose own header does not fit the data set's, before a decoder allocates.
 
     RLE segments declare no size: the decoder is told it, and expands at most 64-fold.
 

@@ -24,7 +24,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from calcium.errors import AgatstonError, ResourcesError, SeriesError, TooLargeError, UnreadableInstanceError
 
-# pydicom quotes the values that it complains of, thus patient data, in its log and in its warnings (see `guarded`).
+# pydicom quotes the values that it complains of, thus patient data, in its log (and in warnings: `guarded`).
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 MAX_HEADER_BYTES = 32 << 20

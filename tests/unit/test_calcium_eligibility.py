@@ -76,7 +76,7 @@ def test_refused(code, elements):
         {"ContrastBolusVolume": "0"},
         {"SliceThickness": None},
         {"ImagePositionPatient": None},
-        {"thickness": 3.0, "increment": 1.5},
+        {"thickness": 3.0, "increment": 1.8},
     ],
     ids=str,
 )
