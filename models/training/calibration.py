@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 KNOTS = np.log1p([0.0, 0.5, 1.0, 3.0, 10.0, 30.0, 100.0, 200.0, 400.0, 1000.0, 4000.0])
 # Width of the kernel over t: a factor of about two in score.
 KERNEL_WIDTH = 0.6
-# The kernel widens until it holds this many scans.
-MINIMUM_SCANS = 20.0
+# Fewer scans make no calibration; the kernel widens until it holds this many.
+MINIMUM_SCANS = 20
+KERNEL_SCANS = 8.0
+# Least share of the kernel's scans beyond each limit: without it, scans far away would set a limit.
+LEAST_TAIL = 0.005
 # Added to every group before normalising (a flat Dirichlet prior worth one scan), so that no probability is 0.
 PRIOR = 0.2
 
@@ -97,7 +100,7 @@ def fit(reference: ArrayLike, predicted: ArrayLike, coverage: float = 0.95) -> C
     """
     true, found = np.asarray(reference, np.float64), np.asarray(predicted, np.float64)
     if found.size < MINIMUM_SCANS:
-        raise ValueError(f"a calibration needs at least {MINIMUM_SCANS:.0f} scans, not {found.size}")
+        raise ValueError(f"a calibration needs at least {MINIMUM_SCANS} scans, not {found.size}")
     t = np.log1p(found)
     residual = np.log1p(true) - t
     groups = np.array([int(RiskGroup.of(float(value))) for value in true])
@@ -105,11 +108,11 @@ def fit(reference: ArrayLike, predicted: ArrayLike, coverage: float = 0.95) -> C
     for knot in KNOTS:
         width = KERNEL_WIDTH
         weights = np.exp(-0.5 * ((t - knot) / width) ** 2)
-        while weights.sum() < MINIMUM_SCANS and width < 10:
+        while weights.sum() < KERNEL_SCANS and width < 10:
             width *= 1.2
             weights = np.exp(-0.5 * ((t - knot) / width) ** 2)
         # (n + 1) of conformal prediction: half of the missing scan stands at either end.
-        tail = max(0.0, (1 - coverage) / 2 - 0.5 / (weights.sum() + 1))
+        tail = max(LEAST_TAIL, (1 - coverage) / 2 - 0.5 / (weights.sum() + 1))
         low.append(_quantile(residual, weights, tail))
         high.append(_quantile(residual, weights, 1 - tail))
         counts = np.bincount(groups, weights, len(RiskGroup)) + PRIOR
