@@ -17,6 +17,7 @@
     │   ├── UnitsError                 stored values that do not become Hounsfield units
     │   └── TooLargeError              more voxels or bytes than the limit
     ├── NotEligibleError          a readable series that gets no score; .code and the message say why
+    ├── AnnotationError           an annotation that does not fit its image or its format
     ├── WeightsError              weights absent, of another architecture, or whose sha256 differs
     └── TransientError            worth another try
         ├── ArchiveUnavailableError    the peer does not answer, or refuses for lack of resources
@@ -139,6 +140,12 @@ class NotEligibleError(AgatstonError):
         super().__init__(text, uid=uid)
         self.code = code
         self.text = text
+
+
+class AnnotationError(AgatstonError):
+    """An annotation that does not fit its image or its format."""
+
+    code = "annotation"
 
 
 class WeightsError(AgatstonError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ from calcium.errors import (
 )
 from calcium.frames import Frame, Layout
 from calcium.geometry import VolumeGeometry
+
+Voxel = TypeVar("Voxel", bound=np.generic)
 
 TILT_DEGREES = 0.5
 """Largest tilt against the patient's axes that still counts as axial; 2 mm over 200 mm."""
@@ -56,7 +59,7 @@ class Turn:
     flip_rows: bool
     flip_columns: bool
 
-    def __call__(self, image: NDArray[np.int16]) -> NDArray[np.int16]:
+    def __call__(self, image: NDArray[Voxel]) -> NDArray[Voxel]:
         """Return a view of `image`, (rows, columns) as stored, in canonical axes."""
         turned = image.T if self.transpose else image
         return turned[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
