@@ -12,5 +12,6 @@ DICOM RTSTRUCT             `rtstruct.read_rtstruct`            uint8 labels
 CSV                        `totals.read_csv`                   totals by SeriesInstanceUID or PatientID
 =========================  ==================================  ==========================================
 
-`files.read_labels` reads any of the files with a mask. Labels are those of `vessels.Vessel`. `grids.to_resampled` brings a label map to the grid that is scored.
+`files.read_labels` reads any of the files with a mask. Labels are those of `vessels.Vessel`.
+`grids.to_resampled` brings a label map to the grid that is scored.
 """
