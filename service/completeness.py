@@ -104,7 +104,6 @@ class Completeness:
                     Incoming(
                         head=head,
                         transfer_syntax_uid=received.transfer_syntax_uid,
-                        meta=received.meta,
                         data_set=received.data_set,
                         calling_ae=series.calling_ae,
                         called_ae=series.called_ae,

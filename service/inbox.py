@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from calcium.errors import ResourcesError
 from service import alerts
 from service.database import UNAVAILABLE
+from service.part10 import write_head
 from service.settings import MEBIBYTE
 from service.statuses import RefusedError
 from service.store import inbox_key
@@ -94,18 +95,29 @@ class Incoming:
 
     Parameters
     ----------
-    meta
-        Preamble, prefix and file meta information (PS3.10 section 7.1).
     data_set
         Encoded data set, as sent.
+    meta
+        Preamble, prefix and file meta information (PS3.10 section 7.1) where they came along; else we write it.
     """
 
     head: Head
     transfer_syntax_uid: str
-    meta: bytes
     data_set: memoryview
     calling_ae: str
     called_ae: str
+    meta: bytes = b""
+
+    @property
+    def file_head(self) -> bytes:
+        """What stands before the data set in its file."""
+        return self.meta or write_head(
+            sop_class_uid=self.head.sop_class_uid,
+            sop_instance_uid=self.head.sop_instance_uid,
+            transfer_syntax_uid=self.transfer_syntax_uid,
+            source_ae=self.calling_ae,
+            receiving_ae=self.called_ae,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +172,7 @@ class Inbox:
                     return Outcome.DUPLICATE, series_id
                 # A file without a row was never acknowledged: it is replaced.
             try:
-                size = self.store.put(key, incoming.meta, incoming.data_set)
+                size = self.store.put(key, incoming.file_head, incoming.data_set)
             except ResourcesError as error:
                 log.error("%s", error)  # noqa: TRY400 (its text says all)
                 raise RefusedError("disk_full", "cannot write, send again later") from error
@@ -177,16 +189,41 @@ class Inbox:
                 )
             )
 
-    def adopt(self, head: Head, transfer_syntax_uid: str, key: str, size_bytes: int, sha256: str) -> None:
+    def adopt(
+        self,
+        head: Head,
+        *,
+        key: str,
+        size_bytes: int,
+        sha256: str,
+        transfer_syntax_uid: str,
+        calling_ae: str,
+        called_ae: str,
+    ) -> None:
         """Write the row of a file that has none: its process died between file and row.
+
+        Parameters
+        ----------
+        calling_ae, called_ae
+            As the file meta information tells; empty where it does not.
 
         Raises
         ------
         RefusedError
             Other content is known under its UID; the file was removed.
         """
-        unknown = ""  # nobody knows who sent it
-        self._commit_row(_Row(head, transfer_syntax_uid, key, size_bytes, sha256, unknown, unknown, now()))
+        self._commit_row(
+            _Row(
+                head=head,
+                transfer_syntax_uid=transfer_syntax_uid,
+                key=key,
+                size_bytes=size_bytes,
+                sha256=sha256,
+                calling_ae=calling_ae,
+                called_ae=called_ae,
+                received_at=now(),
+            )
+        )
 
     def delete_removed(self, keys: Sequence[str]) -> None:
         """Remove the files of instances whose rows say that retention removed them.

@@ -101,7 +101,15 @@ def _adopt(store: Store, inbox: Inbox, key: str) -> int:
         head = read_head(data_set, syntax)
         if inbox_key(head.study_instance_uid, head.series_instance_uid, head.sop_instance_uid) != key:
             raise UnreadableInstanceError("the file does not lie under its key")
-        inbox.adopt(head, syntax, key, len(content), hashlib.sha256(data_set).hexdigest())
+        inbox.adopt(
+            head,
+            key=key,
+            size_bytes=len(content),
+            sha256=hashlib.sha256(data_set).hexdigest(),
+            transfer_syntax_uid=syntax,
+            calling_ae=str(meta.get("SourceApplicationEntityTitle", ""))[:16],
+            called_ae=str(meta.get("ReceivingApplicationEntityTitle", ""))[:16],
+        )
     except RefusedError as refused:
         log.warning("file %s was not adopted: %s", key, refused.comment)
         return 0

@@ -12,7 +12,6 @@ from weakref import WeakKeyDictionary
 
 from pydicom import uid
 from pynetdicom import AE, _config, evt
-from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.sop_class import (
     CTImageStorage,
     EnhancedCTImageStorage,
@@ -53,7 +52,6 @@ TRANSFER_SYNTAXES = (
     uid.JPEG2000,
 )
 BIND_SECONDS = 5.0  # so long a port may still be taken
-PREAMBLE = bytes(128) + b"DICM"  # PS3.10 section 7.1
 
 # N-ACTION and N-EVENT-REPORT, PS3.7 Annex C.
 INVALID_ARGUMENT, PROCESSING_FAILURE = 0x0115, 0x0110
@@ -230,14 +228,15 @@ class Scp:
             raise RefusedError("mismatch", "SOPInstanceUID differs from the command's", element=SOP_INSTANCE)
         if head.sop_class_uid != request.AffectedSOPClassUID:
             raise RefusedError("mismatch", "SOPClassUID differs from the command's", element=SOP_CLASS)
+        calling = event.assoc.requestor.ae_title.strip()
+        called = str(event.assoc.requestor.primitive.called_ae_title).strip()
         outcome, series_id = self._inbox.receive(
             Incoming(
                 head=head,
                 transfer_syntax_uid=syntax,
-                meta=PREAMBLE + encode_file_meta(event.file_meta),
                 data_set=data_set,
-                calling_ae=event.assoc.requestor.ae_title.strip(),
-                called_ae=str(event.assoc.requestor.primitive.called_ae_title).strip(),
+                calling_ae=calling,
+                called_ae=called,
             )
         )
         with self._lock:

@@ -185,3 +185,16 @@ def test_the_keepers_thread_survives_a_failing_round(node, monkeypatch):
     peers.wait_for(lambda: node.hints.jobs, what="a hint")
     node.keeper.stop()
     assert rows(node, Lock) == []
+
+
+def test_an_adopted_series_still_knows_its_sender(node):
+    node.send(ct_series(2), ae_title="CT1")
+    with node.database.transaction() as session:
+        for model in (Instance, Series):
+            for row in session.scalars(select(model)):
+                session.delete(row)
+            session.flush()
+    node.inbox._series.clear()
+    assert reconcile.adopt_files(node.store, node.database, node.inbox, settle_seconds=0) == 2
+    (series,) = rows(node, Series)
+    assert (series.calling_ae, series.called_ae) == ("CT1", "AGATSTON")
