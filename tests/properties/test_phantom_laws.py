@@ -45,8 +45,8 @@ def test_arteries_run_on_the_heart_and_join(seed):
 @given(seeds, st.sampled_from(sorted(SHARE)))
 def test_motion_is_bounded(seed, part):
     motion = draw_motion(np.random.default_rng(seed))
-    shifts = motion.shifts(part, np.linspace(-60, 60, 50))
-    assert np.isclose(motion.weights.sum(), 1)
+    shifts = motion.samples(part, np.linspace(-60, 60, 50), 7)
+    assert shifts.shape == (7, 50, 3)
     assert np.linalg.norm(shifts, axis=2).max() <= 1.3 * SHARE[part] * motion.amplitude + 1e-9
 
 

@@ -1,8 +1,9 @@
 """The beating heart in a scan without ECG gating.
 
-While the table moves, the heart goes through several beats: each z is seen at its own phase, over a window
-of the beat as long as the gantry's rotation. Small structures come out smeared, doubled or broken, most
-of all the RCA.
+While table and gantry turn, the heart goes through several beats. A slice is made from half a turn or a full
+one, and every direction of its spectrum comes from the moment at which the gantry looked that way (Fourier slice
+theorem): so a moving plaque becomes a crescent, a pair of wings or a doubled dot, with dark tails, and looks
+different in the next slice. The RCA moves most.
 """
 
 from __future__ import annotations
@@ -24,79 +25,104 @@ SHARE = {
     "muscle": 0.45,
     "still": 0.03,
 }
-SYSTOLE = 0.42  # share of the beat with the long excursion
-SAMPLES = 5
-FILLING = 0.22  # share of the beat with the short one after it
+# Main directions, LPS, before chance turns them.
+MAIN = {
+    "RCA": (0.8, 0.35, -0.4),
+    "LCX": (-0.55, -0.6, -0.45),
+    "LAD": (-0.45, 0.6, -0.45),
+    "LM": (0.1, 0.1, -0.9),
+    "root": (0.1, -0.2, -0.9),
+    "annulus": (0.1, -0.4, -0.9),
+    "muscle": (-0.3, 0.0, -0.5),
+    "still": (0.3, 0.3, 0.3),
+}
+FEATHER = 0.12  # share of half a turn over which its two ends are blended
 
 
 @dataclass(frozen=True)
 class Motion:
-    """Displacement of the heart's parts as a function of z.
+    """Displacement of the heart's parts, as slices see it.
 
     Parameters
     ----------
     amplitude
         Largest excursion of the RCA, mm.
+    loop
+        Excursion across the main direction, as a share of the main one.
+    systole, filling, bounce
+        Shares of the beat of the long excursion and of the one after it, and the size of the second.
     beat_mm
         Table travel during one beat, mm.
     window
-        Share of a beat that one slice averages over.
+        Share of a beat that half a turn of the gantry takes.
+    full_turn
+        Whether a slice uses a full turn: each direction is seen twice.
     start
         Phase at z = 0.
     directions
         Unit vector (3,) for each key of SHARE.
-    weights
-        (samples,), sum 1: how much each phase within the window counts. Projections of different phases do not
-        agree, so that some phases count negatively: the dark tails beside moving calcium.
     """
 
     amplitude: float
+    loop: float
+    systole: float
+    filling: float
+    bounce: float
     beat_mm: float
     window: float
+    full_turn: bool
     start: float
     directions: dict[str, NDArray[np.float64]]
-    weights: NDArray[np.float64]
 
-    @property
-    def samples(self) -> int:
-        """Phases that one slice averages over."""
-        return len(self.weights)
+    def place(self, part: str, z: NDArray[np.floating], turn: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the displacement (..., 3) mm of `part`.
 
-    def shifts(self, part: str, z: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return displacements (samples, len(z), 3) in mm of `part` as seen at heights z (mm)."""
-        offsets = (np.arange(self.samples) + 0.5) / self.samples - 0.5
-        phase = (self.start + np.asarray(z)[None, :] / self.beat_mm + offsets[:, None] * self.window) % 1.0
-        out = np.sin(np.pi * np.clip(phase / SYSTOLE, 0, 1)) ** 2
-        out = out + 0.35 * np.sin(np.pi * np.clip((phase - SYSTOLE) / FILLING, 0, 1)) ** 2
-        # A second harmonic across the main direction makes loops, so that no two phases coincide.
-        across = 0.25 * np.sin(2 * np.pi * phase)
+        Parameters
+        ----------
+        part
+            Key of SHARE.
+        z
+            Height of the slice, mm; broadcasts with `turn`.
+        turn
+            Moment, in half turns of the gantry from the middle of the slice's own time.
+        """
+        phase = (self.start + z / self.beat_mm + turn * self.window) % 1.0
+        out = np.sin(np.pi * np.clip(phase / self.systole, 0, 1)) ** 2
+        out = out + self.bounce * np.sin(np.pi * np.clip((phase - self.systole) / self.filling, 0, 1)) ** 2
+        across = self.loop * np.sin(2 * np.pi * phase)
         main = self.directions[part]
         side = np.cross(main, [0.0, 0.0, 1.0])
         return np.asarray(self.amplitude * SHARE[part] * (out[..., None] * main + across[..., None] * side))
 
+    def looking(self, z: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the gantry's direction (half turns) in the middle of the time of the slice at z (mm)."""
+        return np.asarray(z / (self.beat_mm * self.window), dtype=np.float64)
+
+    def samples(self, part: str, z: NDArray[np.floating], count: int) -> NDArray[np.float64]:
+        """Return displacements (count, len(z), 3) at moments spread evenly over each slice's time."""
+        span = 2.0 if self.full_turn else 1.0
+        moments = ((np.arange(count) + 0.5) / count - 0.5) * span
+        return self.place(part, np.asarray(z, np.float64)[None, :], moments[:, None])
+
 
 def draw_motion(rng: np.random.Generator, shift: float = 0.0) -> Motion:
-    """Draw motion: from nearly still to 6 mm and more in the RCA."""
-    main = {
-        "RCA": [0.75, -0.25, -0.6],
-        "LCX": [-0.5, -0.55, -0.65],
-        "LAD": [-0.35, 0.45, -0.6],
-        "LM": [0.1, 0.1, -0.9],
-        "root": [0.1, -0.2, -0.9],
-        "annulus": [0.1, -0.4, -0.9],
-        "muscle": [-0.3, 0.0, -0.5],
-        "still": [0.3, 0.3, 0.3],
-    }
+    """Draw motion: from nearly still to 14 mm in the RCA."""
     directions = {}
-    for part, vector in main.items():
-        drawn = np.asarray(vector) + rng.normal(0, 0.3, 3)
+    for part, vector in MAIN.items():
+        drawn = np.asarray(vector) + rng.normal(0, 0.35, 3)
         directions[part] = drawn / np.linalg.norm(drawn)
-    weights = np.clip(1 + rng.normal(0, 0.55, SAMPLES), -0.25, None)
+    systole = rng.uniform(0.36, 0.52)
+    turn = rng.uniform(0.28, 0.65)  # s, one turn of the gantry
+    beat = 60 / rng.uniform(50, 95)  # s
     return Motion(
-        weights=weights / weights.sum(),
-        amplitude=float(np.clip(rng.gamma(2.6, 1.15 + 0.25 * shift), 0.1, 9.0)),
+        amplitude=float(np.clip(rng.gamma(2.0, 2.4 + 0.4 * shift), 0.1, 14.0)),
+        loop=rng.uniform(0.1, 0.6),
+        systole=systole,
+        filling=rng.uniform(0.2, 1 - systole),
+        bounce=rng.uniform(0.25, 0.8),
         beat_mm=rng.uniform(14, 55),
-        window=rng.uniform(0.12, 0.5),
+        window=turn / 2 / beat,
+        full_turn=bool(rng.random() < 0.5),
         start=rng.random(),
         directions=directions,
     )

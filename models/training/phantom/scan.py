@@ -163,17 +163,20 @@ def make_scan(seed: int, *, config: PhantomConfig | None = None) -> PhantomScan:
         near = (np.full(3, -1e4), np.full(3, 1e4))
     hu = _render(patient, scanner, (z, y, x), near)
     traces: list[Trace] = []
+    measured: dict[int, tuple[Deposit, Trace | None]] = {}  # by identity; holding the deposit keeps that unique
 
     def measure(deposit: Deposit) -> float:
         """Return the score of a deposit without noise (0 outside the image)."""
         seen = trace(deposit, scanner, patient.motion, (z, y, x))
+        measured[id(deposit)] = (deposit, seen)
         return 0.0 if seen is None else plain_score(seen, scanner)
 
     burden = draw_burden(calcium, config.calcium, shift)
     deposits = coronary_plaques(patient.tree, burden, measure, calcium, shift)
     deposits += distractors(heart, patient.tree, other, shift)
     for deposit in deposits:
-        seen = trace(deposit, scanner, patient.motion, (z, y, x))
+        known = measured.get(id(deposit))
+        seen = known[1] if known else trace(deposit, scanner, patient.motion, (z, y, x))
         if seen is not None:
             hu[seen.window] += seen.excess
             traces.append(seen)

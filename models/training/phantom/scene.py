@@ -42,6 +42,7 @@ VESSEL_REGION = {
     "rspv": "left", "ripv": "left", "lspv": "left", "lipv": "left",
 }  # fmt: skip
 NEAR_ROOT = {"LM": 0.0, "LAD": 10.0, "LCX": 10.0, "RCA": 6.0}  # branches that begin near the aorta: mm from it
+TREE_SAMPLES = 5  # phases over which the soft vessels are smeared
 HUGGED = {"aorta": 45, "trunk": 24, "rpa": 12, "lpa": 10, "svc": 18}  # points of each vessel with fat around
 CAVITY_REGION = {"LV": "left", "LA": "left", "RV": "right", "RA": "right"}
 
@@ -52,7 +53,7 @@ def paint(canvas: Canvas, patient: Patient) -> None:
     rng = np.random.default_rng(patient.seed)
     cavity = paint_body(canvas, torso)
     x, y, z = canvas.coarse
-    shift = patient.motion.shifts("muscle", z[:, 0, 0]).mean(axis=0).astype(np.float32)[:, :, None, None]
+    shift = patient.motion.samples("muscle", z[:, 0, 0], 4).mean(axis=0).astype(np.float32)[:, :, None, None]
     where = heart.warp.inverse((x - shift[:, 0], y - shift[:, 1], z - shift[:, 2]))
     envelope = heart.envelope(where)
     fat = torso.fat_hu + 4
@@ -135,7 +136,7 @@ def _muscle(canvas: Canvas, patient: Patient, where: Field) -> Array:
     x, y, z = canvas.coarse
     if motion.amplitude < 1.0:
         return canvas.inside(canvas.fine(heart.muscle(where)))
-    shifts = motion.shifts("muscle", z[:, 0, 0]).astype(np.float32)
+    shifts = motion.samples("muscle", z[:, 0, 0], 3).astype(np.float32)
     total = np.zeros_like(canvas.hu)
     for shift in (shifts[0], shifts[-1]):
         dx, dy, dz = (shift[:, axis, None, None] for axis in range(3))
@@ -149,16 +150,16 @@ def _paint_tree(canvas: Canvas, patient: Patient) -> None:
     motion = patient.motion
     total = np.zeros_like(canvas.hu)
     used = np.zeros_like(canvas.hu)
-    for sample, weight in enumerate(motion.weights):
+    for sample in range(TREE_SAMPLES):
         used[...] = 0
         for branch in patient.tree:
             part = {0: "LCX", 1: "LAD", 2: "LCX", 3: "RCA"}[branch.label]
             if branch.name == "LM":
                 part = "LM"
-            moved = branch.points + motion.shifts(part, branch.points[:, 2])[sample]
+            moved = branch.points + motion.samples(part, branch.points[:, 2], TREE_SAMPLES)[sample]
             canvas.tube(moved, branch.radii, used)
-        total += np.float32(weight) * used
-    np.clip(total, 0, 1, out=total)
+        total += used
+    total /= TREE_SAMPLES
     # Blood in the arteries, in fat; inside the muscle it makes no difference.
     canvas.paint(total, patient.blood("left") if patient.contrast else patient.blood_hu + 2)
 
