@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,8 +52,9 @@ def run(args: argparse.Namespace) -> int:
     if not (args.simulated or args.whole or args.folder or args.cache):
         raise SettingsError("nothing to evaluate: give --simulated, --whole, --folder or --cache")
     options = ScoringOptions.read()
-    values = {"weights": args.weights or options.weights, "device": args.device or options.device}
-    options = ScoringOptions(**values, heat_map=False)
+    options = replace(
+        options, weights=args.weights or options.weights, device=args.device or options.device, heat_map=False
+    )
     args.out.mkdir(parents=True, exist_ok=True)
     wrong = 0
     if args.simulated or args.cache:

@@ -8,6 +8,7 @@ It can be filled in several stretches: what is there is not made again.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import multiprocessing
 import os
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calcium.volume import CTVolume
+
+logger = logging.getLogger(__name__)
 
 INDEX = "index.jsonl"
 # Kept around the heart box, mm (slice, row, column): room for a box that is jittered in training, or found
@@ -199,6 +202,8 @@ def fill(
 ) -> int:
     """Make the missing cases of a cache, in parallel, and return how many are there.
 
+    A scan whose making fails is logged and left out.
+
     Parameters
     ----------
     folder
@@ -229,8 +234,12 @@ def fill(
         while running:
             ended, running = wait(running, return_when=FIRST_COMPLETED)
             for future in ended:
-                line = future.result()
                 bar.update()
+                error = future.exception()
+                if error is not None:  # one scan must not end hours of work
+                    logger.error("%s: a scan could not be made: %r", folder.name, error)
+                    continue
+                line = future.result()
                 if line is not None:
                     present += 1
                     index.write(json.dumps(line, default=str) + "\n")

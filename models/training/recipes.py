@@ -390,9 +390,6 @@ def export(
     localizers = trained(job, "localizer", nn.ModuleDict({axis: SliceClassifier() for axis in AXES}))
     assert isinstance(localizers, nn.ModuleDict)
     networks = {axis: (localizers[axis],) for axis in AXES} | {role: (net,) for role, net in scorer.items()}
-    attribution = ()
-    if job.real is not None:
-        attribution = ATTRIBUTION
     return save_weights(
         folder,
         networks,
@@ -400,7 +397,7 @@ def export(
         version=version,
         training_data=job.training_data,
         date=datetime.now(UTC).date().isoformat(),
-        attribution=attribution,
+        attribution=ATTRIBUTION if job.real is not None else (),
         figures=(figures or {}) | {"seed": job.seed, "recipe": asdict(job.recipe)},
         localizer=localizer,
         calibration=calibration,

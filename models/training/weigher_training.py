@@ -346,7 +346,7 @@ def validate(network: nn.Module, cases: Sequence[CachedCase], device: str) -> di
         score = total(found)
         errors.append(abs(np.log1p(score) - np.log1p(case.agatston)))
         records.append(
-            ScanRecord(case.name, case.patient, case.origin, case.agatston, case.volume_mm3, {"w": total})
+            ScanRecord(case.name, case.patient, case.origin, case.agatston, case.volume_mm3, {"w": score})
         )
     figure = agreement(records, "w", "agatston")
     return {
