@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 LOCK_NAME = "keeper"
 LOCK_SECONDS = 30.0  # a dead keeper is replaced after so long
 SWEEP_SECONDS = 60.0  # between two comparisons of disk and database
+CLOCK_SLACK = timedelta(seconds=LOCK_SECONDS)
 WHOLE_SECONDS = 3600.0  # between two that look at every file and row
 CHANGED_SECONDS = 10 * 60.0  # the others look into folders that changed so lately: several sweeps see each
 DEAD_BEAT_DAYS = 1.0  # beats of processes that ended are forgotten after so long
@@ -112,6 +113,7 @@ class Keeper:
         if whole:
             self._whole_at = started
         parts: tuple[Callable[[], object], ...] = (
+            lambda: reconcile.clamp_times(self._database, self._settings),
             lambda: reconcile.adopt_files(self._store, self._database, self._inbox, changed_since=since),
             lambda: reconcile.check_rows(self._database, self._store) if whole else None,
             lambda: reconcile.remove_expired(self._database, self._inbox, self._settings.retention_days),
@@ -143,7 +145,9 @@ def elect(database: Database, owner: str) -> bool:
         until = moment + timedelta(seconds=LOCK_SECONDS)
         kept = session.execute(
             update(Lock)
-            .where(Lock.name == LOCK_NAME, (Lock.owner == owner) | (Lock.until < moment))
+            # An end far in the future was written before the clock was set back: it never comes.
+            .where(Lock.name == LOCK_NAME)
+            .where((Lock.owner == owner) | (Lock.until < moment) | (Lock.until > until + CLOCK_SLACK))
             .values(owner=owner, until=until)
         )
         if kept.rowcount:  # type: ignore[attr-defined]

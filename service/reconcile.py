@@ -15,21 +15,25 @@ from sqlalchemy import Select, or_, select, update
 
 from calcium.errors import AgatstonError, UnreadableInstanceError
 from calcium.job import TERMINAL
-from service import alerts, deliveries
+from service import alerts, deliveries, jobs
 from service.heads import read_head
 from service.statuses import RefusedError
 from service.store import inbox_key
-from service.tables import Delivery, Instance, Job, OutputObject, Series, now
+from service.tables import CommitmentRequest, Delivery, Instance, Job, OutputObject, Series, now
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from datetime import datetime
 
     from service.database import Database
     from service.inbox import Inbox
+    from service.settings import Settings
     from service.store import Store
+    from service.tables import Base
 
 log = logging.getLogger(__name__)
 
+CLOCK_SLACK_SECONDS = 60.0  # clocks of several hosts differ by less
 SETTLE_SECONDS = 60.0  # a younger file may still get its row from its own handler
 BATCH = 500
 PREAMBLE_BYTES = 132  # with the prefix "DICM"
@@ -195,3 +199,38 @@ def remove_expired(database: Database, inbox: Inbox, retention_days: float) -> i
     if removed:
         log.info("retention removed %d slices of %d series", removed, len(ids))
     return removed
+
+
+def clamp_times(database: Database, settings: Settings) -> int:
+    """Pull moments back that a clock which was set back since left in the future; return how many rows.
+
+    Without this a series, a lease or a retry would wait until the clock is there again.
+    """
+    moment = now()
+    slack = moment + timedelta(seconds=CLOCK_SLACK_SECONDS)
+    lease = moment + timedelta(seconds=max(settings.lease_seconds, jobs.LEASE_SECONDS))
+    sending = moment + timedelta(seconds=deliveries.LEASE_SECONDS)
+    retry = moment + timedelta(seconds=max(settings.retry_cap_seconds, jobs.RETRY_CAP_SECONDS))
+    resend = moment + timedelta(seconds=max(deliveries.RETRY_CAP_SECONDS, deliveries.COMMIT_WAIT_SECONDS))
+    margin = slack - moment
+    # (column, the latest plausible moment, what it becomes)
+    rules: tuple[tuple[type[Base], Any, datetime, datetime], ...] = (
+        (Series, Series.last_received_at, slack, moment),
+        (Series, Series.opened_at, slack, moment),
+        (Series, Series.released_at, slack, moment),
+        (Job, Job.lease_until, lease + margin, lease),
+        (Job, Job.not_before, retry + margin, moment),
+        (Job, Job.dispatched_at, slack, moment),
+        (Delivery, Delivery.lease_until, sending + margin, sending),
+        (Delivery, Delivery.not_before, resend + margin, moment),
+        (Delivery, Delivery.dispatched_at, slack, moment),
+        (CommitmentRequest, CommitmentRequest.not_before, resend + margin, moment),
+    )
+    changed = 0
+    with database.transaction() as session:
+        for model, column, latest, becomes in rules:
+            done = session.execute(update(model).where(column > latest).values({column.key: becomes}))
+            changed += int(done.rowcount)  # type: ignore[attr-defined]
+    if changed:
+        log.warning("the clock was set back: %d moments in the future were pulled back", changed)
+    return changed
