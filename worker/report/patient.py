@@ -14,6 +14,7 @@ from pydicom import config
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from pydicom.tag import BaseTag
 from pydicom.valuerep import PersonName, validate_value
 
 UTF8 = "ISO_IR 192"
@@ -68,10 +69,7 @@ def patient_and_study(header: Dataset) -> Dataset:
         warnings.simplefilter("ignore")  # pydicom warns with the value: patient data would reach the log
         # Taken out of the header, an element is already decoded by the header's character set. A further
         # Dataset.decode() would turn names that were set as text into question marks.
-        source = [
-            header[keyword] for keyword in ("StudyInstanceUID", *REQUIRED, *OPTIONAL) if keyword in header
-        ]
-        result = _unicode(source)
+        result = _unicode(header, ("StudyInstanceUID", *REQUIRED, *OPTIONAL))
         for keyword in REQUIRED:
             if keyword not in result:
                 setattr(result, keyword, "")
@@ -92,14 +90,15 @@ def copy_into(target: Dataset, header: Dataset) -> None:
         target.update(attributes)
 
 
-def _unicode(elements: Iterable[DataElement], *, nested: bool = False) -> Dataset:
-    """Return a deep copy with plain Unicode text and without values that their VR does not allow."""
+def _unicode(source: Dataset, tags: Iterable[str | BaseTag], *, nested: bool = False) -> Dataset:
+    """Return a deep copy of some elements, with plain Unicode text and only values that their VR allows."""
     result = Dataset()
-    for element in elements:
-        if element.keyword == "SpecificCharacterSet":
+    for tag in tags:
+        element = _element(source, tag)
+        if element is None or element.keyword == "SpecificCharacterSet":
             continue
         if element.VR == "SQ":
-            items = [_unicode(item, nested=True) for item in element.value]
+            items = [_unicode(item, item.keys(), nested=True) for item in element.value]
             if items:
                 result.add(DataElement(element.tag, "SQ", Sequence(items)))
             continue
@@ -114,6 +113,14 @@ def _unicode(elements: Iterable[DataElement], *, nested: bool = False) -> Datase
         plain = [PersonName(str(value)) if element.VR == "PN" else value for value in values]
         result.add(DataElement(element.tag, element.VR, plain if element.VM > 1 else plain[0]))
     return result
+
+
+def _element(source: Dataset, tag: str | BaseTag) -> DataElement | None:
+    """Return an element; None where it is absent or its bytes are not what its VR says."""
+    try:
+        return source[tag] if tag in source else None  # noqa: SIM401 (get gives the value for a keyword)
+    except Exception:  # noqa: BLE001 (pydicom decodes only now, and raises what a hostile value makes it raise)
+        return None
 
 
 def _allowed(vr: str, value: Any) -> bool:
