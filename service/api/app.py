@@ -19,12 +19,13 @@ from service import jobs
 from service.api import exports
 from service.api.access import NEEDS_OPERATOR
 from service.api.node import Node
-from service.api.routes import health, pages
+from service.api.routes import archive, health, pages
 from service.api.routes import jobs as job_routes
 from service.api.routes import node as node_routes
 from service.api.schemas import ErrorOut
 from service.api.security import AccessLog, SecurityHeaders
 from service.database import UNAVAILABLE, Database
+from service.scu import PeerRefusedError
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ STATUS_OF_ERROR: dict[type[Exception], int] = {
     jobs.NoSuchJobError: 404,
     jobs.NotAllowedError: 409,
     exports.NoScoreError: 409,
+    PeerRefusedError: 502,
     TransientError: 503,
 }
 
@@ -73,6 +75,7 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
     app.include_router(health.router)
     app.include_router(job_routes.router)
     app.include_router(node_routes.router)
+    app.include_router(archive.router)
     app.include_router(pages.router)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
 

@@ -10,6 +10,8 @@ from datetime import timedelta
 from importlib.metadata import version
 from typing import Generic, TypeVar
 
+from sqlalchemy import select
+
 from calcium.errors import AgatstonError
 from service.api import metrics, queries
 from service.api.schemas import CheckOut
@@ -18,11 +20,12 @@ from service.beats import ALIVE_SECONDS
 from service.database import UNAVAILABLE, Database, require_current
 from service.dispatch import Dispatcher
 from service.settings import MEBIBYTE, Settings
-from service.tables import ProcessBeat, now
+from service.tables import ProcessBeat, Result, now
 
 T = TypeVar("T")
 
 FIGURES_SECONDS = 2.0  # a hundred open pages cost the database one count in two seconds
+VALIDATED_SECONDS = 30.0
 READY_SECONDS = 2.0  # and anonymous callers of /health/ready cannot make it busy
 BEAT_FRESH = timedelta(seconds=ALIVE_SECONDS)
 """A process that was not seen for so long is taken as dead."""
@@ -75,9 +78,12 @@ class Node:
         self.readiness = Kept(self._readiness, READY_SECONDS)
         self.metrics = metrics.registry(self)
         self.counters = Kept(self._counters, FIGURES_SECONDS)
+        self.site_validated = Kept(self._site_validated, VALIDATED_SECONDS)
+        self.closing = False  # background work ends at the next series
 
     def close(self) -> None:
-        """Close the connections to the broker."""
+        """End background work, and close the connections to the broker."""
+        self.closing = True
         self.dispatcher.close()
 
     def disk_free_bytes(self) -> int:
@@ -86,6 +92,15 @@ class Node:
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
         return shutil.disk_usage(folder).free
+
+    def _site_validated(self) -> bool:
+        """Tell whether the site declared its own validation of the weights that made the latest result."""
+        try:
+            with self.database.reading() as session:
+                weights = session.scalar(select(Result.weights).order_by(Result.id.desc()).limit(1))
+        except UNAVAILABLE:
+            return False
+        return bool((weights or {}).get("validated_by_site"))
 
     def _counters(self) -> queries.Counters:
         with self.database.reading() as session:

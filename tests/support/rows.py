@@ -181,33 +181,43 @@ def add_alert(session: Session, text: str = "2 objects wait for pacs for more th
     return alert
 
 
-MANY = """
+NUMBERS = """
 CREATE TEMP TABLE n AS
-  WITH RECURSIVE up(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM up WHERE i < {count})
+  WITH RECURSIVE up(i) AS (SELECT 1000 UNION ALL SELECT i + 1 FROM up WHERE i < {count} + 999)
   SELECT i, printf('00000000-0000-4000-8000-%012d', i) AS job,
-    strftime('%Y-%m-%d %H:%M:%f', 'now', (({count} - i) * -630) || ' seconds') || '000' AS at,
+    strftime('%Y-%m-%d %H:%M:%f', 'now', (({count} + 999 - i) * -630) || ' seconds') || '000' AS at,
     CASE WHEN i % 100 < 70 THEN 'scored' WHEN i % 100 < 95 THEN 'not_eligible'
       WHEN i % 100 < 98 THEN 'failed' ELSE 'superseded' END AS state
-  FROM up;
-INSERT INTO series (id, study_instance_uid, series_instance_uid, calling_ae, called_ae, first_received_at,
-    last_received_at, opened_at, closed_at)
-  SELECT i, '1.2.3.' || i, '1.2.4.' || i, 'SCANNER', 'AGATSTON', at, at, at, at FROM n;
-INSERT INTO jobs (id, series_id, revision, instances_sha256, last_instance_id, state, lane, reason,
-    attempts, kills, not_before, created_at, seconds)
-  SELECT job, i, 1, '', 0, state, 'normal', 'contrast enhanced', 1, 0, at, at, '{{}}' FROM n;
-INSERT INTO results (job_id, agatston, volume_mm3, risk_group, heart_box_mm, slice_scores, warnings,
-    weights, created_at)
-  SELECT job, 12.0, 9.0, 'moderate', '[]', '[]', '[]', '{{}}', at FROM n WHERE state = 'scored';
-INSERT INTO output_objects (id, job_id, kind, sop_class_uid, sop_instance_uid, key, size_bytes, sha256,
-    created_at)
-  SELECT i, job, 'sr3d', '1.2', '1.2.5.' || i, 'outbox/' || i, 1, '', at FROM n WHERE state = 'scored';
-INSERT INTO deliveries (object_id, destination, state, attempts, not_before, created_at)
-  SELECT i, 'pacs', 'delivered', 1, at, at FROM n WHERE state = 'scored';
+  FROM up
 """
+MOMENTS = dict.fromkeys(
+    ("first_received_at", "last_received_at", "opened_at", "closed_at", "created_at", "not_before"), "n.at"
+)
+COPIED = {  # table: (columns that differ from the copied row, which of the numbers)
+    Series: (
+        {"id": "n.i", "study_instance_uid": "'1.2.3.' || n.i", "series_instance_uid": "'1.2.4.' || n.i"},
+        "1",
+    ),
+    Job: ({"id": "n.job", "series_id": "n.i", "state": "n.state", "reason": "'contrast enhanced'"}, "1"),
+    Result: ({"id": "n.i", "job_id": "n.job", "slice_scores": "'[]'"}, "n.state = 'scored'"),
+    OutputObject: (
+        {"id": "n.i", "job_id": "n.job", "sop_instance_uid": "'1.2.5.' || n.i", "key": "'outbox/' || n.i"},
+        "n.state = 'scored'",
+    ),
+    Delivery: ({"id": "n.i", "object_id": "n.i"}, "n.state = 'scored'"),
+}
 
 
 def many_jobs(session: Session, count: int) -> None:
-    """Add many jobs within seconds, one each ten minutes (SQLite only)."""
-    for statement in MANY.format(count=count).split(";"):
-        if statement.strip():
-            session.connection().exec_driver_sql(statement)
+    """Add many jobs within seconds, one each ten minutes, as copies of one row of each table (SQLite only)."""
+    add_job(session, agatston=12.0, at=now() - timedelta(seconds=630 * count), instances=0)
+    connection = session.connection()
+    connection.exec_driver_sql(NUMBERS.format(count=count - 1))
+    for table, (differing, which) in COPIED.items():
+        names = [column.name for column in table.__table__.columns]
+        values = ", ".join(differing.get(name) or MOMENTS.get(name) or f"one.{name}" for name in names)
+        # The first row of each table is the one that add_job has just made.
+        connection.exec_driver_sql(
+            f"INSERT INTO {table.__tablename__} ({', '.join(names)}) SELECT {values} FROM n, "
+            f"(SELECT * FROM {table.__tablename__} LIMIT 1) AS one WHERE {which}"
+        )
