@@ -1,9 +1,9 @@
 """The beating heart in a scan without ECG gating.
 
 While table and gantry turn, the heart goes through several beats. A slice is made from half a turn or a full
-one, and every direction of its spectrum comes from the moment at which the gantry looked that way (Fourier slice
-theorem): so a moving plaque becomes a crescent, a pair of wings or a doubled dot, with dark tails, and looks
-different in the next slice. The RCA moves most.
+one, and every direction of its spectrum comes from the moment at which the gantry looked that way (Fourier
+slice theorem): so a moving plaque becomes a crescent, a pair of wings or a doubled dot, with dark tails, and
+looks different in the next slice. The RCA moves most.
 """
 
 from __future__ import annotations
