@@ -19,6 +19,7 @@ FINE_Z_MM = 0.5
 STILL_MM = 0.1  # motion that no slice shows
 TAILS_MM = 9.0  # room for the streaks beside what moves
 DIRECTIONS = 48  # of the gantry that are told apart in half a turn
+SURROUNDINGS_HU = -20.0  # an artery and the fat around it, blurred into each other
 BACKGROUND_HU = 45.0  # soft tissue that a deposit replaces
 
 
@@ -157,10 +158,10 @@ def _moved(
 
 
 def plain_score(seen: Trace, scanner: Scanner) -> float:
-    """Return about what a trace alone would score in slices of 3 mm, without noise, in soft tissue."""
+    """Return about what a trace alone would score in slices of 3 mm, without noise."""
     slices = max(1, round((THICKNESS_MM - scanner.thickness) / scanner.increment) + 1)
     sums = np.cumsum(np.pad(seen.excess, ((slices, slices - 1), (0, 0), (0, 0))), axis=0)
-    hu = (sums[slices:] - sums[:-slices]) / np.float32(slices) + np.float32(BACKGROUND_HU)
+    hu = (sums[slices:] - sums[:-slices]) / np.float32(slices) + np.float32(SURROUNDINGS_HU)
     peak = hu.max(axis=(1, 2), initial=0)
     weight = np.searchsorted(WEIGHT_STEPS_HU, peak, side="right")
     area = (hu >= CALCIUM_HU).sum(axis=(1, 2)) * scanner.pixel**2

@@ -58,7 +58,7 @@ def draw_burden(rng: np.random.Generator, wanted: str | float, shift: float) -> 
         raise ValueError(f"calcium must be auto, none, one of {', '.join(BURDEN)} or a number, not {wanted!r}")
     if rng.random() < ZERO_SHARE:
         return 0.0
-    return float(np.clip(np.exp(rng.normal(4.7 - 0.3 * shift, 1.75)), 1.0, 5000.0))
+    return float(np.clip(np.exp(rng.normal(4.4 - 0.3 * shift, 1.75)), 1.0, 5000.0))
 
 
 def coronary_plaques(
