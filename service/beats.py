@@ -16,7 +16,7 @@ from service.database import UNAVAILABLE
 from service.tables import ProcessBeat, now
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from service.database import Database
 
@@ -40,13 +40,23 @@ class Beat:
         scp, api, worker.
     detail
         What is told about the process beside its version.
+    counters
+        Asked at each beat; told as ``counters``.
     """
 
-    def __init__(self, database: Database, kind: str, detail: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        kind: str,
+        detail: dict[str, Any] | None = None,
+        *,
+        counters: Callable[[], dict[str, Any]] | None = None,
+    ) -> None:
         self.name = process_name(kind)
         self.detail = detail or {}
         self._database = database
         self._kind = kind
+        self._counters = counters
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
 
@@ -73,7 +83,8 @@ class Beat:
                         row = ProcessBeat(name=self.name, kind=self._kind)
                         session.add(row)
                     row.seen_at = now()
-                    row.detail = {"version": version("agatston"), **self.detail}
+                    counters = {} if self._counters is None else {"counters": self._counters()}
+                    row.detail = {"version": version("agatston"), **self.detail, **counters}
             except UNAVAILABLE as error:
                 log.debug("no beat: %s", type(error).__name__)
             if self._stop.wait(BEAT_SECONDS):

@@ -7,7 +7,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
-from service import logs
+from service import logs, metrics
 from service.admission import Admission
 from service.beats import Beat, process_name
 from service.commitments import answer_due
@@ -56,7 +56,7 @@ def run(args: Namespace) -> int:
         loops.append(Loop("completeness", PEER_SECONDS, completeness.round))
     dispatcher = Dispatcher(settings)
     keeper = Keeper(settings, database, store, inbox, dispatcher, owner=process_name("scp"))
-    beat = Beat(database, "scp", {"ae_title": settings.ae_title, "port": scp.port})
+    beat = Beat(database, "scp", {"ae_title": settings.ae_title, "port": scp.port}, counters=metrics.snapshot)
 
     scp.start()
     keeper.start()
