@@ -10,10 +10,11 @@ import numpy as np
 import peers
 import pytest
 import report_samples as samples
+from matplotlib.text import Text
 
 from calcium.geometry import BoxMm
 from calcium.risk import RiskGroup
-from models.results import Caution, SliceScore
+from models.results import Caution, SliceScore, WeightsIdentity
 from worker.companions import picture
 from worker.identity import Device
 
@@ -45,7 +46,8 @@ def test_the_page_says_it_all(result, tmp_path):
         "Risk group",
         "High",
         "60 slices",
-        "AI estimate from simulated-data training: research use, not for diagnosis.",
+        "AI estimate: research use, not for diagnosis.",
+        "Networks trained on simulated data",
         "weights simulated-2026 1.2 (01234567)",
         DEVICE.software_version,
     ):
@@ -63,6 +65,28 @@ def test_many_long_cautions_stay_on_the_page(result, tmp_path):
     cautions = tuple(Caution(f"c{index}", f"Caution {index}: " + "very long words " * 12) for index in range(7))
     text = words(replace(result, cautions=cautions), tmp_path)
     assert "AI estimate" in text
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_no_text_leaves_the_page(result, validated):
+    trained = "simulated scans, real anatomy of five public data sets and our own " * 2
+    long = WeightsIdentity("a-long-name-of-a-set-of-weights", "2026.11.25-rc1", "f" * 64, trained, validated)
+    cautions = tuple(Caution("c", "many words of a caution that goes on and on, " * 9) for _ in range(6))
+    wide = replace(
+        result, weights=long, cautions=cautions, agatston=123456.0, agatston_interval=(1e5, 2e5), volume_mm3=1e6
+    )
+    with picture._style():
+        page = picture._page(wide, DEVICE)
+        canvas = picture.FigureCanvasAgg(page)
+        canvas.draw()
+        for text in page.findobj(Text):
+            if text.get_text().strip() and text.get_visible():
+                box = text.get_window_extent(canvas.get_renderer())
+                assert box.x0 >= 0, text
+                assert box.x1 <= picture.SIZE, text
+                assert box.y0 >= 0, text
+    foot = [text.get_text() for text in page.texts]
+    assert picture.research_note(wide) in foot
 
 
 def test_a_score_of_zero_shows_three_slices_of_the_heart(result):

@@ -47,6 +47,7 @@ SLAB_MM = 30.0  # thickness of the coronal overview, around the middle of the he
 SLICES = 3
 PDF_TITLE = "Predicted coronary calcium score"
 CAUTIONS_SHOWN = 4
+FOOT_WIDTH = 88  # characters of small text in a line
 
 # Points at 100 dpi; 14 points are 19 pixels, and 10 when shown at 512.
 HUGE, LARGE, NORMAL, SMALL = 54, 21, 16, 14
@@ -248,7 +249,7 @@ def _coronal(figure: Figure, result: ScoringResult, shown: tuple[SliceScore, ...
     slab = result.resampled.hu[:, first : max(round(middle + half), first + 1), :].max(axis=1)
     left, right = geometry.to_mm(0, 0, -0.5)[0], geometry.to_mm(0, 0, geometry.shape[2] - 0.5)[0]
     low, high = _z_limits(result)
-    axes = figure.add_axes((0.03, 0.105, 0.33, 0.325))
+    axes = figure.add_axes((0.03, 0.115, 0.33, 0.315))
     axes.imshow(
         slab, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1] + 300, origin="lower",
         extent=(left, right, low, high), aspect="equal", interpolation="bilinear",
@@ -268,18 +269,22 @@ def _coronal(figure: Figure, result: ScoringResult, shown: tuple[SliceScore, ...
 
 
 def _profile(figure: Figure, result: ScoringResult, shown: tuple[SliceScore, ...]) -> None:
-    axes = figure.add_axes((0.435, 0.15, 0.185, 0.255), facecolor=PAPER)
+    axes = figure.add_axes((0.435, 0.16, 0.185, 0.245), facecolor=PAPER)
     heights = [score.z_mm for score in result.slice_scores]
     axes.barh(heights, [score.agatston for score in result.slice_scores], height=1.4, color=WARN)
-    low, high = (edge(result.heart_box.low[2], result.heart_box.high[2], *heights) for edge in (min, max))
+    low, high = (outer(result.heart_box.low[2], result.heart_box.high[2], *heights) for outer in (min, max))
     axes.set_ylim(low, high)
     highest = max((score.agatston for score in result.slice_scores), default=0.0)
-    axes.set_xlim(0, highest * 1.25 if highest > 0 else 1.0)
+    edge = highest if highest > 0 else 1.0
+    axes.set_xlim(0, edge * 1.3)
     gap = (high - low) * 0.09
     above = high + gap
     for place, score in enumerate(shown):
         above = min(score.z_mm, above - gap)
-        axes.text(score.agatston, above, f" {LABELS[place]}", color=INK, size=SMALL, va="center")
+        axes.annotate(
+            LABELS[place], (score.agatston, score.z_mm), (edge * 1.17, above),
+            color=INK, size=SMALL, va="center", arrowprops={"arrowstyle": "-", "color": DIM, "linewidth": 0.8},
+        )  # fmt: skip
     axes.set_title("slice scores", color=DIM, size=SMALL)
     axes.set_ylabel("z, mm", color=DIM, size=SMALL, labelpad=2)
     axes.tick_params(colors=DIM, labelsize=12)
@@ -305,19 +310,20 @@ def _cautions(figure: Figure, cautions: tuple[Caution, ...]) -> None:
 
 
 def research_note(result: ScoringResult) -> str:
-    """Return the line that no picture of ours goes without."""
-    weights = result.weights
-    if weights.validated_by_site:
-        trained = f"trained on {weights.training_data} data"
-        return f"AI estimate, weights validated by the site; {trained}. Not verified."
-    return f"AI estimate from {weights.training_data}-data training: research use, not for diagnosis."
+    """Return the line that no picture of ours goes without; short, so that it is never cut."""
+    if result.weights.validated_by_site:
+        return "AI estimate, not verified by a physician."
+    return "AI estimate: research use, not for diagnosis."
 
 
 def _foot(figure: Figure, result: ScoringResult, device: Device) -> None:
-    figure.add_artist(Rectangle((0, 0), 1, 0.092, transform=figure.transFigure, color="#1d2730", zorder=-1))
-    figure.text(0.03, 0.079, research_note(result), color=INK, size=NORMAL, va="top", weight="bold")
+    figure.add_artist(Rectangle((0, 0), 1, 0.102, transform=figure.transFigure, color="#1d2730", zorder=-1))
+    figure.text(0.03, 0.092, research_note(result), color=INK, size=NORMAL, va="top", weight="bold")
+    weights = result.weights
+    validated = "; validated by the site" if weights.validated_by_site else ""
     versions = (
-        f"{device.model_name} {device.software_version}, weights {weights_version(result.weights)} "
-        f"({result.weights.sha256[:8]})"
+        f"{device.model_name} {device.software_version}, weights {weights_version(weights)} "
+        f"({weights.sha256[:8]})"
     )
-    figure.text(0.03, 0.039, versions, color=DIM, size=SMALL, va="top")
+    for y, line in ((0.057, f"Networks trained on {weights.training_data} data{validated}"), (0.03, versions)):
+        figure.text(0.03, y, textwrap.shorten(line, FOOT_WIDTH), color=DIM, size=SMALL, va="top")
