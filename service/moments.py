@@ -47,14 +47,15 @@ def dates(text: str, *, today: date | None = None) -> str:
     words = {"today": present, "yesterday": present - timedelta(days=1)}
     bare = text.strip().lower()
     if bare in words:
-        return f"{words[bare]:%Y%m%d}"
+        return words[bare].isoformat().replace("-", "")
     parts = re.fullmatch(r"(\d{4}-?\d\d-?\d\d)?(-)?(\d{4}-?\d\d-?\d\d)?", bare)
     if parts is None or not (parts[1] or parts[3]) or (parts[1] and parts[3] and not parts[2]):
         raise argparse.ArgumentTypeError(
             f"{text!r} is no day or range: write 2026-11-25, 20261101-20261125, yesterday"
         )
     try:
-        ends = [f"{date.fromisoformat(part):%Y%m%d}" if part else "" for part in (parts[1], parts[3])]
+        days = [date.fromisoformat(part).isoformat() if part else "" for part in (parts[1], parts[3])]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} holds a day that does not exist") from None
+    ends = [day.replace("-", "") for day in days]
     return "-".join(ends) if parts[2] else ends[0] or ends[1]
