@@ -206,8 +206,8 @@ def draw_heart(rng: np.random.Generator, shift: float = 0.0) -> Heart:
         chambers=chambers,
         cavities=cavities,
         crease=rng.uniform(3.0, 9.0),
-        fat=float(np.clip(rng.gamma(2.0, 1.5), 0.3, 9.0)),
-        hull=rng.uniform(16.0, 50.0),
+        fat=float(np.clip(rng.gamma(1.7, 1.4), 0.3, 9.0)),
+        hull=rng.uniform(24.0, 55.0),
         fat_waves=np.column_stack(
             [n(0, 1, (4, 3)) / rng.uniform(14, 40, (4, 1)), rng.uniform(0, 2 * np.pi, 4)]
         ),
