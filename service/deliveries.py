@@ -20,7 +20,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, case, or_, select, update
+from sqlalchemy import ColumnElement, case, select, update
 
 from calcium.errors import AgatstonError
 from service import alerts
@@ -41,6 +41,7 @@ RETRY_CAP_SECONDS = (
     1800.0  # an archive that was down for a day gets its results within half an hour of its return
 )
 GIVE_UP_DAYS = 14.0
+HINTS_AGAIN = 50  # repeated hints a round at most
 COMMIT_WAIT_SECONDS = 3600.0  # a commitment not answered so long is asked again
 
 PENDING, SENDING, STORED, DELIVERED, REFUSED, CANCELLED = (
@@ -330,21 +331,30 @@ def take_back_expired(database: Database) -> int:
         return int(done.rowcount)  # type: ignore[attr-defined]
 
 
-def take_for_dispatch(database: Database, *, older_than: datetime, limit: int = 200) -> list[int]:
-    """Return ids of due deliveries without a fresh hint, and mark them as hinted now."""
+def take_for_dispatch(
+    database: Database, *, older_than: datetime | None, limit: int = 200, again: int = HINTS_AGAIN
+) -> list[int]:
+    """Return ids of due deliveries without a fresh hint, and mark them as hinted now.
+
+    Parameters
+    ----------
+    older_than, limit, again
+        As service.jobs.take_for_dispatch.
+    """
     with database.transaction() as session:
-        stale = (
+        moment = now()
+        due_now = (
             select(Delivery)
-            .where(_claimable(now()))
-            .where(or_(Delivery.dispatched_at.is_(None), Delivery.dispatched_at < older_than))
+            .where(_claimable(moment))
             .order_by(Delivery.not_before)
-            .limit(limit)
+            .with_for_update(skip_locked=True)
         )
-        found = []
-        for row in session.scalars(stale.with_for_update(skip_locked=True)):
-            row.dispatched_at = now()
-            found.append(row.id)
-        return found
+        taken = list(session.scalars(due_now.where(Delivery.dispatched_at.is_(None)).limit(limit)))
+        if older_than is not None:
+            taken += session.scalars(due_now.where(Delivery.dispatched_at < older_than).limit(again))
+        for row in taken:
+            row.dispatched_at = moment
+        return [row.id for row in taken]
 
 
 def alert_overdue(database: Database, *, after_seconds: float) -> int:

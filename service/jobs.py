@@ -32,6 +32,7 @@ MAX_KILLS = 3  # a job that killed its worker so often is quarantined
 RETRY_FIRST_SECONDS = 10.0
 RETRY_CAP_SECONDS = 3600.0
 MAX_ATTEMPTS = 10
+HINTS_AGAIN = 50  # repeated hints a round at most
 
 
 class LeaseLostError(AgatstonError):
@@ -439,23 +440,33 @@ def take_back_expired(database: Database, *, max_kills: int = MAX_KILLS) -> list
     return again
 
 
-def take_for_dispatch(database: Database, *, older_than: datetime, limit: int = 200) -> list[tuple[str, str]]:
-    """Return (job id, lane) of due jobs without a fresh hint, and mark them as hinted now."""
+def take_for_dispatch(
+    database: Database, *, older_than: datetime | None, limit: int = 200, again: int = HINTS_AGAIN
+) -> list[tuple[str, str]]:
+    """Return (job id, lane) of due jobs without a fresh hint, and mark them as hinted now.
+
+    Parameters
+    ----------
+    older_than
+        A hint from before then is lost or far behind in the queue, and is sent again; None: none is.
+    limit, again
+        At most so many first hints, and repeated ones: the queue of busy workers must not fill with copies.
+    """
     with database.transaction() as session:
         moment = now()
-        stale = (
+        due = (
             select(Job)
             .join(Series, Series.id == Job.series_id)
             .where(Job.state == JobState.WAITING, Job.not_before <= moment, Series.closed_at.is_not(None))
-            .where((Job.dispatched_at.is_(None)) | (Job.dispatched_at < older_than))
             .order_by(Job.created_at)
-            .limit(limit)
+            .with_for_update(skip_locked=True, of=Job)
         )
-        found = []
-        for job in session.scalars(stale.with_for_update(skip_locked=True, of=Job)):
+        taken = list(session.scalars(due.where(Job.dispatched_at.is_(None)).limit(limit)))
+        if older_than is not None:
+            taken += session.scalars(due.where(Job.dispatched_at < older_than).limit(again))
+        for job in taken:
             job.dispatched_at = moment
-            found.append((job.id, job.lane))
-    return found
+        return [(job.id, job.lane) for job in taken]
 
 
 # What an operator does.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, select, update
 
 from service import closing, deliveries, jobs, reconcile
+from service.beats import alive
 from service.database import UNAVAILABLE
 from service.loops import Loop
 from service.tables import Lock, ProcessBeat, now
@@ -64,6 +65,7 @@ class Keeper:
         self._inbox = inbox
         self._dispatcher = dispatcher
         self._owner = owner
+        self._elected_at = -LOCK_SECONDS
         self._swept_at = -SWEEP_SECONDS
         self._whole_at = -WHOLE_SECONDS
         self._loop = Loop("keeper", settings.keeper_seconds, self._elected_round)
@@ -82,8 +84,11 @@ class Keeper:
             log.warning("the keeper's lock could not be given back; it runs out by itself")
 
     def _elected_round(self) -> None:
-        if elect(self._database, self._owner):
-            self.round()
+        if time.monotonic() - self._elected_at >= LOCK_SECONDS / 3:
+            if not elect(self._database, self._owner):
+                return
+            self._elected_at = time.monotonic()
+        self.round()
 
     def round(self) -> None:
         """Do one round."""
@@ -96,10 +101,12 @@ class Keeper:
             self._swept_at = time.monotonic()
 
     def _send_hints(self) -> None:
+        # Hints are sent again only to workers that live: a queue that nobody empties would grow with copies.
         stale = now() - timedelta(seconds=self._settings.redispatch_seconds)
-        for job_id, lane in jobs.take_for_dispatch(self._database, older_than=stale):
+        scorers, senders = (alive(self._database, kind) for kind in ("worker", "sender"))
+        for job_id, lane in jobs.take_for_dispatch(self._database, older_than=stale if scorers else None):
             self._dispatcher.score(job_id, lane)
-        for delivery_id in deliveries.take_for_dispatch(self._database, older_than=stale):
+        for delivery_id in deliveries.take_for_dispatch(self._database, older_than=stale if senders else None):
             self._dispatcher.deliver(delivery_id)
 
     def sweep(self) -> None:

@@ -10,6 +10,7 @@ import peers
 import pytest
 import redis
 from receiving import ct_series, receiver, settings
+from rows import beats
 
 from service.dispatch import Dispatcher
 
@@ -43,6 +44,8 @@ def test_redis_that_was_emptied_gets_the_hints_again(tmp_path, redis_url, dispat
         message = json.loads(broker.lindex("normal", 0))
         assert message["headers"]["task"] == "agatston.score"
         broker.flushall()
+        with node.database.transaction() as session:
+            beats(session, "worker")
         time.sleep(0.6)
         node.keeper.round()
         assert broker.llen("normal") == 1

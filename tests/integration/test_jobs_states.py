@@ -310,3 +310,12 @@ def test_hints_are_taken_once_until_they_are_stale(database, settings):
     assert jobs.take_for_dispatch(database, older_than=past) == [(job_id, "normal")]
     assert jobs.take_for_dispatch(database, older_than=past) == []
     assert jobs.take_for_dispatch(database, older_than=now() + timedelta(seconds=1)) == [(job_id, "normal")]
+
+
+def test_a_busy_queue_does_not_fill_with_copies(database, settings):
+    ids = [new_job(database, settings, count=1) for _ in range(6)]
+    assert len(jobs.take_for_dispatch(database, older_than=None, limit=4)) == 4
+    assert len(jobs.take_for_dispatch(database, older_than=None)) == 2
+    later = now() + timedelta(seconds=1)
+    assert [job_id for job_id, _ in jobs.take_for_dispatch(database, older_than=later, again=3)] == ids[:3]
+    assert jobs.take_for_dispatch(database, older_than=None) == []
