@@ -40,6 +40,7 @@ def test_contiguous_slices_of_1_mm():
 def test_overlapping_slices_of_2_mm_every_1_mm():
     # slabs [0, 2), [1, 3), [2, 4), [3, 5): T = 5; the first new slice [0, 3) overlaps by 2, 2, 1
     found = resample(volume([0, 100, 200, 300], increment=1, thickness=2))
+    assert found.geometry.origin_mm[2] == 100 - 1 + 1.5  # the lower face of the first slab stays
     assert first(found) == [80, 182]  # [1.5, 4.5) overlaps by 0.5, 1.5, 2, 1.5: 1000 / 5.5
 
 
