@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import re
 import socket
 import threading
 from datetime import timedelta
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, select
@@ -26,9 +29,43 @@ BEAT_SECONDS = 10.0
 ALIVE_SECONDS = 35.0  # three missed beats: dead
 
 
+def _host() -> str:
+    """Return a name for the set of processes that this one can see: host, boot and process namespace."""
+    boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    try:
+        told = boot.read_text(encoding="ascii") + str(namespace.stat().st_ino)
+    except OSError:  # not Linux: host names must do
+        told = ""
+    return f"{socket.gethostname()[:48]}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+
+
+HOST = _host()
+OWNER_PATTERN = re.compile(r"[a-z]+@(?P<host>[^:]+):(?P<pid>\d+)")
+
+
 def process_name(kind: str) -> str:
     """Return the name of this process in rows: ``kind@host:pid``."""
-    return f"{kind}@{socket.gethostname()[:64]}:{os.getpid()}"
+    return f"{kind}@{HOST}:{os.getpid()}"
+
+
+def is_dead(owner: str | None) -> bool:
+    """Tell whether the process that a lease names has ended: only of processes of this host can that be told.
+
+    Parameters
+    ----------
+    owner
+        A name of `process_name`, or a token of a claim that begins with one.
+    """
+    found = OWNER_PATTERN.match(owner or "")
+    if found is None or found["host"] != HOST:
+        return False
+    try:
+        os.kill(int(found["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
 
 
 class Beat:

@@ -20,10 +20,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, case, select, update
+from sqlalchemy import ColumnElement, select
 
 from calcium.errors import AgatstonError
 from service import alerts
+from service.beats import is_dead
 from service.tables import Delivery, OutputObject, now
 
 if TYPE_CHECKING:
@@ -314,21 +315,22 @@ def resend(database: Database, delivery_id: int) -> bool:
 
 
 def take_back_expired(database: Database) -> int:
-    """Let deliveries whose sender died wait again; return how many."""
+    """Let deliveries of dead senders, whose lease ran out, wait again; return how many."""
     with database.transaction() as session:
-        done = session.execute(
-            update(Delivery)
-            .where(Delivery.state == SENDING, Delivery.lease_until < now())
-            .values(
-                # What the peer took already only has its commitment asked again.
-                state=case((Delivery.stored_at.is_not(None), STORED), else_=PENDING),
-                not_before=now(),
-                lease_owner=None,
-                lease_until=None,
-                dispatched_at=None,
+        moment = now()
+        taken = [
+            row
+            for row in session.scalars(
+                select(Delivery).where(Delivery.state == SENDING).with_for_update(skip_locked=True)
             )
-        )
-        return int(done.rowcount)  # type: ignore[attr-defined]
+            if row.lease_until is None or row.lease_until < moment or is_dead(row.lease_owner)
+        ]
+        for row in taken:
+            # What the peer took already only has its commitment asked again.
+            row.state = PENDING if row.stored_at is None else STORED
+            row.not_before = moment
+            _release(row)
+        return len(taken)
 
 
 def take_for_dispatch(

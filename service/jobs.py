@@ -16,6 +16,7 @@ from sqlalchemy import func, select, update
 from calcium.errors import AgatstonError
 from calcium.job import TRANSITIONS, JobState, transition
 from service import alerts, deliveries
+from service.beats import is_dead
 from service.tables import Delivery, Instance, Job, JobEvent, OutputObject, Result, Series, now
 
 if TYPE_CHECKING:
@@ -419,20 +420,24 @@ def _finish(
 
 
 def take_back_expired(database: Database, *, max_kills: int = MAX_KILLS) -> list[str]:
-    """Take back jobs whose lease ran out: their worker died; return the ids of those that wait again."""
+    """Take back jobs of dead workers, whose lease ran out; return the ids of those that wait again."""
     again = []
     with database.transaction() as session:
-        expired = select(Job).where(Job.state == JobState.RUNNING, Job.lease_until < now())
-        for job in session.scalars(expired.with_for_update(skip_locked=True)):
+        moment = now()
+        running = select(Job).where(Job.state == JobState.RUNNING).with_for_update(skip_locked=True)
+        for job in session.scalars(running):
             dead = job.lease_owner
+            # A process of this host need not be waited for: whether it lives can be seen.
+            if (job.lease_until is None or job.lease_until >= moment) and not is_dead(dead):
+                continue
             job.kills += 1
             if job.kills >= max_kills:
                 job.reason_code = "quarantined"
                 job.reason = f"the worker died {job.kills} times while working on it; re-run it by hand"
-                _end(session, job, "quarantine", actor="keeper", detail=f"lease of {dead} ran out")
+                _end(session, job, "quarantine", actor="keeper", detail=f"{dead} died")
                 alerts.raise_alert(session, "job_quarantined", job.id, job.reason)
             else:
-                record(session, job, "lease_lost", actor="keeper", detail=f"lease of {dead} ran out")
+                record(session, job, "lease_lost", actor="keeper", detail=f"{dead} died")
                 job.not_before = now()
                 job.dispatched_at = None
                 _release(job)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, select, update
 
 from service import closing, deliveries, jobs, reconcile
-from service.beats import alive
+from service.beats import alive, is_dead
 from service.database import UNAVAILABLE
 from service.loops import Loop
 from service.tables import Lock, ProcessBeat, now
@@ -159,7 +159,11 @@ def elect(database: Database, owner: str) -> bool:
         )
         if kept.rowcount:  # type: ignore[attr-defined]
             return True
-        if session.scalars(select(Lock).where(Lock.name == LOCK_NAME)).first() is not None:
+        held = session.scalars(select(Lock).where(Lock.name == LOCK_NAME).with_for_update()).first()
+        if held is not None:
+            if is_dead(held.owner):
+                held.owner, held.until = owner, until
+                return True
             return False
         # Two that insert at once: the second meets the primary key, and its round fails harmlessly.
         session.add(Lock(name=LOCK_NAME, owner=owner, until=until))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from datetime import timedelta
 
@@ -11,7 +12,7 @@ from receiving import settings as make_settings
 from sqlalchemy import select, update
 
 from calcium.job import TRANSITIONS, JobState
-from service import closing, deliveries, jobs
+from service import beats, closing, deliveries, jobs
 from service.database import Database, upgrade
 from service.settings import Destination
 from service.tables import Alert, Delivery, Instance, Job, JobEvent, OutputObject, Result, Series, now
@@ -319,3 +320,16 @@ def test_a_busy_queue_does_not_fill_with_copies(database, settings):
     later = now() + timedelta(seconds=1)
     assert [job_id for job_id, _ in jobs.take_for_dispatch(database, older_than=later, again=3)] == ids[:3]
     assert jobs.take_for_dispatch(database, older_than=None) == []
+
+
+def test_a_dead_worker_of_this_host_is_not_waited_for(database, settings):
+    job_id = new_job(database, settings)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    assert jobs.claim(database, job_id, f"worker@{beats.HOST}:{ended.pid}") is not None
+    assert jobs.take_back_expired(database) == [job_id]
+    for alive in (beats.process_name("worker"), f"worker@elsewhere:{ended.pid}"):
+        assert jobs.claim(database, job_id, alive) is not None
+        assert jobs.take_back_expired(database) == []
+        let_lease_run_out(database, job_id)
+        jobs.take_back_expired(database, max_kills=9)

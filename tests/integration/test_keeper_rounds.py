@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from datetime import timedelta
 
@@ -13,6 +14,7 @@ from rows import beats
 from sqlalchemy import select, update
 
 from service import jobs, keeper, reconcile
+from service.beats import HOST
 from service.database import Database, upgrade
 from service.tables import Alert, Instance, Job, Lock, Result, Series, now
 
@@ -203,3 +205,11 @@ def test_an_adopted_series_still_knows_its_sender(node):
     assert reconcile.adopt_files(node.store, node.database, node.inbox, settle_seconds=0) == 2
     (series,) = rows(node, Series)
     assert (series.calling_ae, series.called_ae) == ("CT1", "AGATSTON")
+
+
+def test_a_dead_keeper_of_this_host_is_replaced_at_once(node):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    assert keeper.elect(node.database, f"scp@{HOST}:{ended.pid}")
+    assert keeper.elect(node.database, "b")
+    assert not keeper.elect(node.database, "c")

@@ -24,8 +24,8 @@ from service.database import Database, upgrade
 from service.store import Store
 from service.tables import Instance, Job, Series
 
-KILLS = 4
-SERIES, SLICES = 4, 25
+KILLS = 2
+SERIES, SLICES = 3, 20
 
 
 @dataclass
