@@ -107,6 +107,7 @@ def profiles(
         for network in networks[axis]:
             offsets = network.config.offsets  # type: ignore[union-attr]
             slices = torch.from_numpy(localizer_input(hu, number, offsets))  # type: ignore[arg-type]
+            slices = slices.contiguous(memory_format=torch.channels_last)  # a third faster on the CPU
             members.append(torch.sigmoid(runner(network, network, (slices,))).double().numpy())
         probabilities[axis] = np.mean(members, axis=0)
         first, step = geometry.origin_mm[2 - number], geometry.spacing_mm[number]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -269,8 +270,10 @@ def _members(folder: Path, role: str, entry: dict[str, Any], *, fuse: bool) -> t
 
 
 def _fuse(network: nn.Module) -> None:
-    """Fold each batch norm that directly follows a convolution in a Sequential into it."""
+    """Fold each batch norm that directly follows a convolution in a Sequential into it; lay out for the CPU."""
     for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if not isinstance(module, nn.Sequential):
             continue
         for number in range(len(module) - 1):
