@@ -85,7 +85,7 @@ def test_nothing_acknowledged_is_lost(tmp_path, url):
         return started[-1]
 
     with (tmp_path / "scp.log").open("wb") as log, contextlib.ExitStack() as stack:
-        stack.callback(lambda: started[-1].kill())
+        stack.callback(lambda: [process.kill() for process in started])
         for sender in senders:
             stack.callback(sender.ended.set)
         process = start()
