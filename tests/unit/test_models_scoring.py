@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import hand_made
@@ -225,3 +228,13 @@ def test_wrong_settings_are_refused(tmp_path: Path, name: str, value: str):
 def test_absent_weights_are_named(tmp_path: Path):
     with pytest.raises(WeightsError, match="AGATSTON_WEIGHTS"):
         Scorer.load(ScoringOptions(weights=str(tmp_path / "none")))
+
+
+def test_waiting_threads_sleep_whoever_asks_for_networks():
+    """The policy has to stand before torch is loaded: importing any module of `models` sets it first."""
+    code = "import models.scoring, os; print(os.environ['OMP_WAIT_POLICY'])"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "PASSIVE"
