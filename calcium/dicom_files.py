@@ -43,7 +43,7 @@ HEADER_KEYWORDS = (
     "ContrastBolusAgentSequence", "BodyPartExamined", "ScanOptions", "SliceThickness", "KVP",
     "SpacingBetweenSlices", "ProtocolName", "ConvolutionKernel", "Exposure", "XRayTubeCurrent",
     "ExposureTime", "PatientPosition", "GantryDetectorTilt", "StudyInstanceUID", "SeriesInstanceUID",
-    "SeriesNumber", "AcquisitionNumber", "ImagePositionPatient", "ImageOrientationPatient",
+    "SeriesNumber", "AcquisitionNumber", "AcquisitionUID", "ImagePositionPatient", "ImageOrientationPatient",
     "FrameOfReferenceUID", "NumberOfFrames", "Rows", "Columns", "PixelSpacing", "LossyImageCompression",
     "RescaleType", "RescaleSlope", "RescaleIntercept", "VolumetricProperties",
     "VolumeBasedCalculationTechnique", "SharedFunctionalGroupsSequence",

@@ -118,7 +118,8 @@ OTHER_BODY_PARTS = frozenset(
 """Body Part Examined (PS3.16 annex L) without a heart; abdomen, neck and spine scans may reach it."""
 
 
-def _words(header: Dataset) -> frozenset[str]:
+def image_words(header: Dataset) -> frozenset[str]:
+    """Return the words of Image Type and Frame Type, upper case, split at spaces and underscores."""
     parts = functional_groups(header)
     types = values(parts, "ImageType") + values(parts, "FrameType")
     return frozenset(word for value in types for word in re.split(r"[ _]+", value.upper()))
@@ -188,7 +189,7 @@ def _not_ct(headers: Sequence[Dataset], _: EligibilityRules) -> str | None:
 
 
 def _localizer(headers: Sequence[Dataset], _: EligibilityRules) -> str | None:
-    if any(_words(header) & LOCALIZER_WORDS for header in headers):
+    if any(image_words(header) & LOCALIZER_WORDS for header in headers):
         return "a localizer (scout) image"
     if _frames(headers) == 1:
         return "one image only: a localizer, or a single slice"
@@ -197,7 +198,7 @@ def _localizer(headers: Sequence[Dataset], _: EligibilityRules) -> str | None:
 
 def _projection(headers: Sequence[Dataset], _: EligibilityRules) -> str | None:
     for header in headers:
-        words = _words(header) & PROJECTION_WORDS
+        words = image_words(header) & PROJECTION_WORDS
         technique = "".join(values(functional_groups(header), "VolumeBasedCalculationTechnique")[:1])
         if words or technique in PROJECTION_TECHNIQUES:
             return f"derived images ({', '.join(sorted(words)) or technique}), no reconstructed slices"
@@ -332,7 +333,7 @@ def cautions(series: CTSeries, rules: EligibilityRules | None = None) -> tuple[F
     thickness, increment = volume.slice_thickness_mm, volume.geometry.spacing_mm[0]
     slices = volume.geometry.shape[0]
     described = " ".join((scan.series_description, scan.protocol, text(series.header, "StudyDescription")))
-    words = _words(series.header)
+    words = image_words(series.header)
     found = []
     if thickness > THICKNESS_LIMIT_MM + THICKNESS_FUZZ_MM:
         found.append(
