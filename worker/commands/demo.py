@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from pydicom.dataset import Dataset
 
-SEED = 7  # of the simulated scan
+SEED = 1  # of the simulated scan
 REFERENCE = "moderately high"  # its coronary calcium
 THICKNESS_MM = 3.0
 START_SECONDS, SCORE_SECONDS, END_SECONDS = 90.0, 240.0, 40.0
@@ -66,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo; 0 when the report came back."""
+    _check_weights()
     with contextlib.ExitStack() as stack:
         home = args.home or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agatston-demo-")))
         home = home.expanduser().absolute()
@@ -86,6 +87,13 @@ def run(args: argparse.Namespace) -> int:
             with contextlib.suppress(KeyboardInterrupt):
                 node.process.wait()
     return 0
+
+
+def _check_weights() -> None:
+    """Say at once that weights are missing, and not after the node has waited for its worker."""
+    from models.weightset import find  # noqa: PLC0415 (draws torch in)
+
+    find(os.environ.get("AGATSTON_WEIGHTS"))
 
 
 @dataclass
