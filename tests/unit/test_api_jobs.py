@@ -43,7 +43,7 @@ def test_pages_follow_each_other_without_gap_or_repeat(api, database):
     made = [add(database, agatston=1.0, at=start - timedelta(seconds=number // 3)) for number in range(20)]
     seen, cursor = [], None
     while True:
-        answer = api.get("/api/v1/jobs", params={"limit": 3} | ({"cursor": cursor} if cursor else {})).json()
+        answer = api.get("/api/v1/jobs", params={"limit": 4} | ({"cursor": cursor} if cursor else {})).json()
         seen += [one["id"] for one in answer["jobs"]]
         cursor = answer["next"]
         if cursor is None:
