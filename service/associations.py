@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import queue
+import select
 import socket
 import ssl
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
@@ -35,6 +38,10 @@ PDU_HEAD = 6  # bytes before a PDU's variable part
 MAX_PDU_BYTES = 1 << 20
 BACKLOG = 128  # connections that wait for accept()
 MAX_QUEUED_MESSAGES = 4  # of one association; a peer that honours PS3.7 (no asynchronous operations) has one
+# pynetdicom's loops turn every millisecond. One that has been quiet for a while waits for its socket instead;
+# every one waits a little for its next message. An answer that is to be sent is delayed by no more than that.
+QUIET_SECONDS, QUIET_POLL_SECONDS = 0.5, 0.05
+MESSAGE_SECONDS = 0.01
 WAITING_PER_ASSOCIATION = (
     2  # connections that have not sent their A-ASSOCIATE-RQ yet, for each allowed association
 )
@@ -71,6 +78,7 @@ class BoundedSocket(AssociationSocket):
         super().__init__(assoc, client_socket=client_socket)
         self._server = server
         self._held = 0  # bytes of the unfinished message
+        self._quiet_since = time.monotonic()
         client_socket.settimeout(server.settings.network_timeout)
 
     @property
@@ -78,7 +86,19 @@ class BoundedSocket(AssociationSocket):
         """Whether to read: not while a peer's requests pile up unanswered."""
         if self.assoc.dimse.msg_queue.qsize() >= MAX_QUEUED_MESSAGES:
             return False
-        return bool(super().ready)
+        if super().ready:
+            self._quiet_since = time.monotonic()
+            return True
+        if time.monotonic() - self._quiet_since > QUIET_SECONDS:
+            self._wait()
+        return False
+
+    def _wait(self) -> None:
+        """Wait for data: the caller's loop would otherwise turn 1000 times a second for an idle association."""
+        connection = self.socket
+        if connection is not None:
+            with contextlib.suppress(OSError, ValueError):
+                select.select([connection], [], [], QUIET_POLL_SECONDS)
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read `nr_bytes`, or less where the peer closes the connection.
@@ -144,6 +164,15 @@ class BoundedSocket(AssociationSocket):
             connection.close()
 
 
+def _next_message(dimse: Any, block: bool = False) -> tuple[int | None, Any]:
+    """Stand for DIMSEServiceProvider.get_msg, which returns at once where it is not to block."""
+    try:
+        found: tuple[int, Any] = dimse.msg_queue.get(timeout=dimse.dimse_timeout if block else MESSAGE_SECONDS)
+    except queue.Empty:
+        return None, None
+    return found
+
+
 class Handler(RequestHandler):
     """Lets a connection become an association once it has sent the first byte of an A-ASSOCIATE-RQ."""
 
@@ -170,6 +199,7 @@ class Handler(RequestHandler):
         association = super()._create_association()
         association.dul.socket = BoundedSocket(association, self.request, self.server)
         association.dul.event_queue.get_nowait()  # both sockets announced the connection (Evt5); it is one
+        association.dimse.get_msg = partial(_next_message, association.dimse)
         return association
 
 
