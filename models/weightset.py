@@ -141,7 +141,8 @@ def save_weights(
     attribution
         Lines that the licences of the training data ask for.
     figures
-        What was measured, as plain JSON.
+        What was measured, as plain JSON; above ``noise_limit_hu``, the highest noise in the heart that the
+        networks were trained on, results carry a caution.
     localizer
         Settings of models.heart.LocalizerConfig.
     calibration

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 import time
 from dataclasses import replace
@@ -120,8 +121,8 @@ def as_json(outcome: Outcome, seconds: float, scorer: Scorer) -> dict[str, Any]:
 def _scores(result: ScoringResult) -> dict[str, Any]:
     interval, shares = result.agatston_interval, result.group_probabilities
     return {
-        "agatston": round(result.agatston, 2),
-        "volume_mm3": round(result.volume_mm3, 2),
+        "agatston": _down(result.agatston, 2),
+        "volume_mm3": _down(result.volume_mm3, 2),
         "risk_group": result.risk_group.label,
         "heart_box_mm": [
             [round(value, 1) for value in corner] for corner in (result.heart_box.low, result.heart_box.high)
@@ -140,12 +141,18 @@ def _scores(result: ScoringResult) -> dict[str, Any]:
     }
 
 
+def _down(value: float, digits: int) -> float:
+    """Return a score rounded down, so that what is printed lies in the group that is printed."""
+    scale = 10.0**digits
+    return math.floor(value * scale) / scale
+
+
 def in_words(line: dict[str, Any]) -> str:
     """Return a line of ``--json`` for people."""
     name = line["series_instance_uid"] or "unreadable"
     if line["status"] != "scored":
         return f"{name}\n  {line['status'].replace('_', ' ')}: {line['reason']}"
-    text = f"{name}\n  predicted Agatston score {line['agatston']:.0f} ({line['risk_group']} risk)"
+    text = f"{name}\n  predicted Agatston score {_down(line['agatston'], 1):.1f} ({line['risk_group']})"
     if line["agatston_interval"]:
         low, high = line["agatston_interval"]
         text += f", {line['interval_coverage']:.0%} interval {low:.0f} to {high:.0f}"

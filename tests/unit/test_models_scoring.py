@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import hand_made
@@ -15,10 +16,12 @@ import torch
 from calcium.agatston import score_mask
 from calcium.errors import NotEligibleError, ResourcesError, SettingsError, WeightsError
 from calcium.geometry import VoxelBox
+from calcium.risk import RiskGroup
 from calcium.volume import CTVolume
 from models.device import Runner
 from models.options import ScoringOptions
 from models.scoring import Scorer
+from models.weightset import load_weights
 
 
 @pytest.fixture(scope="module")
@@ -238,3 +241,29 @@ def test_waiting_threads_sleep_whoever_asks_for_networks():
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "PASSIVE"
+
+
+@pytest.mark.parametrize(
+    ("score", "printed", "label"),
+    [(99.996, 99.99, "moderate"), (100.0, 100.0, "moderately high"), (0.999, 0.99, "very low")],
+)
+def test_what_is_printed_lies_in_the_group_that_is_printed(scorer: Scorer, score, printed, label):
+    from models.commands.score import as_json, in_words  # noqa: PLC0415
+    from models.pipeline import Outcome  # noqa: PLC0415
+
+    result = replace(scorer.score(hand_made.phantom(calcium=False)), agatston=score)
+    line = as_json(Outcome("1.2", "scored", result=result), 1.0, scorer)
+    assert (line["agatston"], line["risk_group"]) == (printed, label)
+    shown = float(in_words(line).split("score ")[1].split(" ")[0])
+    assert RiskGroup.of(shown).label == label
+
+
+def test_noise_above_what_the_networks_were_trained_on_is_told(weights: Path):
+    given = load_weights(weights)
+    given.manifest["figures"]["noise_limit_hu"] = 5
+    scorer = Scorer(given, ScoringOptions(device="cpu"))
+    volume = hand_made.phantom(calcium=False)
+    noise = np.random.default_rng(1).normal(0, 20, volume.hu.shape).astype(np.int16)
+    noisy = CTVolume(volume.hu + noise, volume.geometry, 3.0)
+    assert [caution.code for caution in scorer.score(noisy).cautions] == ["noise"]
+    assert scorer.score(volume).cautions == ()
