@@ -16,7 +16,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from sqlalchemy import bindparam, case, func, insert, select, update
-from sqlalchemy.exc import SQLAlchemyError
 
 from calcium.errors import ResourcesError
 from service import alerts
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from sqlalchemy.orm import Session
+    from sqlalchemy import Connection
 
     from service.database import Database
     from service.heads import Head
@@ -293,17 +292,30 @@ class Inbox:
                 batch.append(self._queue.get())
             ending = None in batch
             work = [item for item in batch if item is not None]
-            if work and not self._write(work, last_try=len(work) == 1):
+            if work and not self._write(work, careful=False):
                 for item in work:  # one of them broke the transaction: each gets its own
-                    self._write([item], last_try=True)
+                    self._write([item], careful=True)
 
-    def _write(self, work: Sequence[_Work], *, last_try: bool) -> bool:
+    def _write(self, work: Sequence[_Work], *, careful: bool) -> bool:
+        """Commit rows and tell those who wait; False where a row broke the transaction and none was told.
+
+        Parameters
+        ----------
+        careful
+            Look first whether an instance has a row. Else its file's absence, which `receive` saw, stands for
+            that, and the table's constraint tells where it was wrong.
+        """
         try:
-            with self.database.transaction() as session:
-                verdicts = self._apply(session, [item.change for item in work])
-        except SQLAlchemyError as error:
+            with self.database.engine.begin() as connection:
+                verdicts = [
+                    self._insert(connection, item.change, careful=careful)
+                    if isinstance(item.change, _Row)
+                    else _note_release(connection, item.change)
+                    for item in work
+                ]
+        except Exception as error:  # noqa: BLE001 (whatever it is, the handlers wait for an answer)
             self._series.clear()  # counts and ids of what was rolled back
-            if not last_try and not isinstance(error, UNAVAILABLE):
+            if not careful and not isinstance(error, UNAVAILABLE):
                 return False
             for item in work:
                 item.future.set_exception(error)
@@ -312,17 +324,12 @@ class Inbox:
             item.future.set_result(verdict)
         return True
 
-    def _apply(self, session: Session, changes: Sequence[_Row | _Release]) -> list[tuple[_Verdict, int]]:
-        return [
-            self._insert(session, change) if isinstance(change, _Row) else _note_release(session, change)
-            for change in changes
-        ]
-
-    def _insert(self, session: Session, row: _Row) -> tuple[_Verdict, int]:
-        known = self._known_series(session, row)
-        connection = session.connection()
-        uids = {"series_id": known.series_id, "uid": row.head.sop_instance_uid}
-        existing = connection.execute(FIND, uids).first()
+    def _insert(self, connection: Connection, row: _Row, *, careful: bool) -> tuple[_Verdict, int]:
+        known = self._known_series(connection, row)
+        existing = None
+        if careful:
+            uids = {"series_id": known.series_id, "uid": row.head.sop_instance_uid}
+            existing = connection.execute(FIND, uids).first()
         if existing is not None and existing.sha256 != row.sha256:
             return _Verdict.CONFLICT, known.series_id
         if existing is not None and existing.removed_at is None:
@@ -360,16 +367,16 @@ class Inbox:
             known.size_bytes += row.size_bytes
         return _Verdict.STORED, known.series_id
 
-    def _known_series(self, session: Session, row: _Row) -> _Known:
+    def _known_series(self, connection: Connection, row: _Row) -> _Known:
         uids = (row.head.study_instance_uid, row.head.series_instance_uid)
         known = self._series.get(uids)
         if known is not None:
             return known
-        series = session.scalars(
-            select(Series).where(Series.study_instance_uid == uids[0], Series.series_instance_uid == uids[1])
-        ).first()
-        if series is None:
-            series = Series(
+        series_id = connection.scalar(
+            select(Series.id).where(Series.study_instance_uid == uids[0], Series.series_instance_uid == uids[1])
+        )
+        if series_id is None:
+            new = insert(Series).values(
                 study_instance_uid=uids[0],
                 series_instance_uid=uids[1],
                 calling_ae=row.calling_ae,
@@ -378,16 +385,15 @@ class Inbox:
                 last_received_at=row.received_at,
                 opened_at=row.received_at,
             )
-            session.add(series)
-            session.flush()
-        count, size = session.execute(
+            series_id = connection.execute(new.returning(Series.id)).scalar_one()
+        count, size = connection.execute(
             select(func.count(), func.coalesce(func.sum(Instance.size_bytes), 0)).where(
-                Instance.series_id == series.id
+                Instance.series_id == series_id
             )
         ).one()
         while len(self._series) >= CACHED_SERIES:
             del self._series[next(iter(self._series))]
-        known = self._series[uids] = _Known(series.id, count, int(size))
+        known = self._series[uids] = _Known(series_id, count, int(size))
         return known
 
 
@@ -418,8 +424,8 @@ class _Work:
     future: Future[tuple[_Verdict, int]]
 
 
-def _note_release(session: Session, release: _Release) -> tuple[_Verdict, int]:
-    session.execute(
+def _note_release(connection: Connection, release: _Release) -> tuple[_Verdict, int]:
+    connection.execute(
         update(Series)
         .where(Series.id.in_(release.series_ids), Series.closed_at.is_(None))
         .values(released_at=release.at)

@@ -324,3 +324,13 @@ def test_a_real_series_arrives_bit_by_bit(node, real_ct):
     for path in paths:
         sent = pydicom.dcmread(path)
         assert pydicom.dcmread(stored[sent.SOPInstanceUID]).PixelData == sent.PixelData
+
+
+def test_a_fault_of_the_writing_thread_is_answered_and_passes(node, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(node.inbox, "_insert", fail)
+    assert node.send(ct_series(1)) == [0xC003]
+    monkeypatch.undo()
+    assert node.send(ct_series(2)) == [0x0000] * 2
