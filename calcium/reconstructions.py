@@ -99,7 +99,7 @@ def choose(candidates: Sequence[Reconstruction]) -> dict[str, str | None]:
     Returns
     -------
     dict
-        Series Instance UID -> UID of the chosen series of its acquisition (its own, where it is the chosen one),
+        Series Instance UID -> UID of the chosen series of its acquisition (its own, where that is chosen),
         or None where no series of the acquisition is eligible.
     """
     best: dict[tuple[str, ...], Reconstruction] = {}

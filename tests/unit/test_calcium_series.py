@@ -148,8 +148,8 @@ def test_values_below_air_and_above_int16_are_clipped(tmp_path):
 @pytest.mark.parametrize("written", ["US", "SS"])
 def test_padding_is_air_however_it_is_written(written, tmp_path):
     hu = HU.copy()
-    hu[:, :2, :] = -2000
-    datasets = series(hu, signed=True, bits_stored=16, intercept=0)
+    hu[:, :2, :] = -1000  # stored as -2000
+    datasets = series(hu, signed=True, bits_stored=16, intercept=1000)
     for ds in datasets:  # GE writes -2000 as US 63536 in signed images
         ds.add_new("PixelPaddingValue", written, -2000 if written == "SS" else 63536)
     found = read(datasets, tmp_path).volume.hu
