@@ -31,11 +31,11 @@ make() {
     */python:*)
         ln -sf /usr/bin/python3 "$root/usr/local/bin/python"
         rm -f "$root"/usr/lib/python3*/EXTERNALLY-MANAGED
-        [ -d /etc/xdg/pip ] && mkdir -p "$root/etc/xdg" && cp -a /etc/xdg/pip "$root/etc/xdg/"
+        if [ -d /etc/xdg/pip ]; then mkdir -p "$root/etc/xdg" && cp -a /etc/xdg/pip "$root/etc/xdg/"; fi
+        if [ -f /etc/pip.conf ]; then cp -a /etc/pip.conf "$root/etc/"; fi
         # Folders that pip's settings name (wheels, local indexes) go along.
         pip config list | grep -oE "/[A-Za-z0-9._/-]+" | grep -v '^/etc' | sort -u | while read -r folder; do
-            top=$folder
-            [ -d "$top" ] && mkdir -p "$root$top" && cp -aL "$top/." "$root$top/"
+            if [ -d "$folder" ]; then mkdir -p "$root$folder" && cp -aL "$folder/." "$root$folder/"; fi
         done
         ;;
     esac
