@@ -175,7 +175,7 @@ def _node(home: Path, archive: _Archive) -> Iterator[_Node]:
     }
     log = home / "demo.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # nosec B603 (our own interpreter and module)
             [sys.executable, "-m", "service.cli", "up"],
             env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip

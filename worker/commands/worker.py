@@ -77,7 +77,7 @@ def _sender() -> Iterator[None]:
     ending = threading.Event()
 
     def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(  # noqa: S603 (our own interpreter and module)
+        return subprocess.Popen(  # noqa: S603  # nosec B603 (our own interpreter)
             [sys.executable, "-m", "service.supervised", "worker", "--queues", DELIVERY],
             env={**os.environ, PARENT_FD: str(read_end)},
             pass_fds=(read_end,),
