@@ -81,10 +81,7 @@ def draw_strong_motion(rng: np.random.Generator) -> Motion:
     """Return the motion of the inserted calcium: often more than the simulator's, as in real ungated scans."""
     motion = draw_motion(rng)
     amplitude = min(MOST_MOTION_MM, motion.amplitude * rng.uniform(0.6, 2.2))
-    # Phases close enough that a smeared plaque is a streak and no string of beads.
-    count = max(motion.samples, int(np.ceil(2.5 * amplitude)))
-    weights = np.interp(np.linspace(0, 1, count), np.linspace(0, 1, motion.samples), motion.weights)
-    return replace(motion, amplitude=amplitude, weights=weights / weights.sum())
+    return replace(motion, amplitude=amplitude)
 
 
 def axes_of(geometry: VolumeGeometry) -> Grid:

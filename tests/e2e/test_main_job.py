@@ -32,9 +32,9 @@ def _reports(folder: Path) -> list[Path]:
     return found
 
 
-def _write_reports(pacs: peers.Orthanc, instances: object, folder: Path) -> list[Path]:
+def _write_reports(pacs: peers.Orthanc, folder: Path) -> list[Path]:
     folder.mkdir(exist_ok=True)
-    for instance in instances:  # type: ignore[attr-defined]
+    for instance in pacs.get("/instances"):  # type: ignore[attr-defined]
         (folder / f"{instance}.dcm").write_bytes(pacs.download(instance))
     return _reports(folder)
 
@@ -79,10 +79,8 @@ def test_a_real_series_comes_back_to_orthanc_through_redis_and_postgres(
         (job,) = running.wait_for_jobs()
         assert job["state"] == "scored", job
 
-        instances = peers.wait_for(lambda: pacs.get("/instances"), seconds=60, what="the report at Orthanc")
         reports = peers.wait_for(
-            lambda: _write_reports(pacs, instances, tmp_path / "received"),
-            what="an SR among what Orthanc holds",
+            lambda: _write_reports(pacs, tmp_path / "received"), seconds=60, what="an SR at Orthanc"
         )
         _check_report(reports[0], job)  # type: ignore[index]
 

@@ -94,9 +94,9 @@ def ingest(work: Path, runs: int) -> str:
     lines = [
         "## Receiving",
         (
-            f"{IMAGES} slices of 512 x 512 for each association, sent by dcmtk's `storescu` (TCP_NODELAY=1) on the "
-            "same machine. Ours answers after fsync and a committed row; `storescp --fork` does neither, Orthanc "
-            "indexes without fsync."
+            f"{IMAGES} slices of 512 x 512 for each association, sent by dcmtk's `storescu` (TCP_NODELAY=1) on "
+            "the same machine. Ours answers after fsync and a committed row; `storescp --fork` does neither, "
+            "Orthanc indexes without fsync."
         ),
         "",
         "| SCP | images/s, 1 association | ratio ours / it | images/s, 4 associations | ratio ours / it |",

@@ -182,7 +182,7 @@ def redis_server(folder: Path) -> Iterator[str]:
 
 def storescu(peer_port: int, *paths: Path, options: tuple[str, ...] = (), called: str = "AGATSTON") -> None:
     """Send files or folders by dcmtk's storescu; fails the test when it fails."""
-    command = [program("storescu"), "-aet", "SCANNER", "-aec", called, "+sd", "+r", *options]
+    command = [program("storescu"), "-aet", "SCANNER", "-aec", called, "+sd", "+r", "+sp", "*.dcm", *options]
     done = subprocess.run(
         [*command, "127.0.0.1", str(peer_port), *map(str, paths)],
         env=FAST_TCP, capture_output=True, text=True, timeout=300, check=False,
