@@ -1,8 +1,8 @@
 """Runs migrations: on the connection that service.database.upgrade gives, or on the configured database."""
 
+from alembic import context
 from sqlalchemy import Connection
 
-from alembic import context
 from service.database import Database
 from service.settings import Settings
 from service.tables import Base

@@ -86,7 +86,7 @@ def functional_groups(header: Dataset) -> tuple[Dataset, ...]:
                 for element in item:
                     if element.VR == "SQ":
                         parts.extend(element.value[:1])
-        except Exception:  # noqa: BLE001, S112 - as in `values`
+        except Exception:  # noqa: BLE001, S112 - as in `values`  # nosec B112
             continue
     return tuple(parts)
 
@@ -99,7 +99,7 @@ def values(parts: tuple[Dataset, ...], keyword: str) -> tuple[str, ...]:
             if value not in (None, ""):
                 many = [value] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
                 return tuple(str(one).strip() for one in many)
-        except Exception:  # noqa: BLE001, S112 - hostile values raise anything: not readable is not said
+        except Exception:  # noqa: BLE001, S112 - not readable is not said  # nosec B112
             continue
     return ()
 

@@ -212,7 +212,7 @@ def _check_port(
     fault = _bindable(host, port)
     if fault is None:
         return Check(name, "OK", f"{host}:{port} is free")
-    reachable = host if host not in {"0.0.0.0", "::"} else "127.0.0.1"  # noqa: S104 (compared, not bound)
+    reachable = host if host not in {"0.0.0.0", "::"} else "127.0.0.1"  # noqa: S104 (compared, not bound)  # nosec B104
     if is_ours(reachable, port):
         return Check(name, "OK", f"our node answers at {host}:{port}")
     remedy = f"stop the other program, or set {variable} to another port"

@@ -282,7 +282,7 @@ class Settings(BaseModel):
         except ValueError:
             pass
         try:
-            found = socket.getaddrinfo(host or "0.0.0.0", None)  # noqa: S104 (what an empty host binds to)
+            found = socket.getaddrinfo(host or "0.0.0.0", None)  # noqa: S104 (empty binds to all)  # nosec B104
         except OSError:
             return False
         return all(ipaddress.ip_address(str(entry[4][0]).split("%")[0]).is_loopback for entry in found)

@@ -56,7 +56,7 @@ class AugmentationConfig:
     face_limit_mm: float = 7.0
     shift_hu: float = 6.0
     gain: float = 0.15
-    noise_hu: float = 22.0
+    noise_hu: float = 35.0
     blur_pixels: float = 0.7
 
 

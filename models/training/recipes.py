@@ -61,6 +61,8 @@ class Recipe:
         Of each of the paper's networks.
     regressor_batch
         Slices.
+    regressor_channels, regressor_hidden
+        Size of the paper's networks, which the paper does not give.
     """
 
     simulated: int
@@ -75,6 +77,19 @@ class Recipe:
     weigher_steps: int
     regressor_epochs: int
     regressor_batch: int = regressor_training.BATCH
+    regressor_channels: int = 32
+    regressor_hidden: int = 256
+
+    def regressor(self, experiment: str, target: str) -> RegressorConfig:
+        """Return one of the paper's eight networks."""
+        kernels, words = EXPERIMENTS[experiment]
+        return RegressorConfig(
+            target,
+            log_target=words != "y",
+            shared_kernels=kernels == "shared",
+            channels=self.regressor_channels,
+            hidden=self.regressor_hidden,
+        )
 
 
 RECIPES = {
@@ -104,6 +119,8 @@ RECIPES = {
         weigher_epochs=16,
         weigher_steps=60,
         regressor_epochs=8,
+        regressor_channels=16,
+        regressor_hidden=128,
     ),
     # Minutes: shows that everything runs and learns (make test-slow); not for use.
     "tiny": Recipe(
@@ -119,6 +136,8 @@ RECIPES = {
         weigher_steps=12,
         regressor_epochs=2,
         regressor_batch=50,
+        regressor_channels=8,
+        regressor_hidden=32,
     ),
 }
 
@@ -200,6 +219,11 @@ def heart_cases(job: Job) -> tuple[list[CachedCase], list[CachedCase]]:
     return dataset.without(training, job.hold_out), dataset.without(validation, job.hold_out)
 
 
+def localizer_folder(seed: int) -> str:
+    """Return the folder of a localiser's training; all of them become one ensemble."""
+    return "train-localizer" if seed == 1 else f"train-localizer-{seed}"
+
+
 def train_localizer(job: Job) -> nn.ModuleDict:
     """Train the three slice classifiers."""
     make_data(job, "localizer")
@@ -219,7 +243,7 @@ def train_localizer(job: Job) -> nn.ModuleDict:
     networks, record = localizer_training.train(
         training,
         validation,
-        job.work / "train-localizer",
+        job.work / localizer_folder(job.seed),
         loop=LoopOptions(
             job.recipe.localizer_epochs,
             learning_rate=3e-3,
@@ -300,14 +324,12 @@ def train_regressors(
     )
     networks: dict[str, dict[str, Regressor]] = {}
     for experiment in experiments:
-        kernels, target_words = EXPERIMENTS[experiment]
         for target in targets:
-            config = RegressorConfig(target, log_target=target_words != "y", shared_kernels=kernels == "shared")
             network, record = regressor_training.train(
                 training,
                 validation,
                 job.work / f"train-{target}-{experiment}",
-                config=config,
+                config=job.recipe.regressor(experiment, target),
                 loop=LoopOptions(job.recipe.regressor_epochs, seed=job.seed, device=job.device),
                 batch=job.recipe.regressor_batch,
                 resume=job.resume,
@@ -361,18 +383,31 @@ def export_all(job: Job, folder: Path, *, name: str, version: str) -> list[str]:
         pointer = json.dumps({"folder": name}) + "\n"
         (folder / "default.json").write_text(pointer, encoding="utf-8")
         made.append(name)
-    for experiment, (kernels, words) in EXPERIMENTS.items():
+    for experiment in EXPERIMENTS:
         roles = {target: f"{target}-{experiment}" for target in TARGETS}
         if not all((job.work / f"train-{role}" / "best.pt").is_file() for role in roles.values()):
             continue
         scorer: dict[str, nn.Module] = {}
         for target, role in roles.items():
-            config = RegressorConfig(target, log_target=words != "y", shared_kernels=kernels == "shared")
-            scorer[target] = trained(job, role, Regressor(config))
+            scorer[target] = trained(job, role, Regressor(job.recipe.regressor(experiment, target)))
         title = f"paper-{experiment}"
         export(job, folder / title, scorer, name=title, version=version)
         made.append(title)
     return made
+
+
+def localizers(job: Job) -> dict[str, tuple[nn.Module, ...]]:
+    """Return the members of the localiser's ensemble by axis: one for each seed that was trained."""
+    folders = sorted(path.parent.name for path in job.work.glob("train-localizer*/best.pt"))
+    if not folders:
+        raise SettingsError(f"{job.work} holds no trained localiser: train localizer first")
+    made = []
+    for folder in folders:
+        blank = nn.ModuleDict({axis: SliceClassifier() for axis in AXES})
+        made.append(trained(job, folder.removeprefix("train-"), blank))
+    return {
+        axis: tuple(networks[axis] for networks in made if isinstance(networks, nn.ModuleDict)) for axis in AXES
+    }
 
 
 def export(
@@ -387,9 +422,7 @@ def export(
     localizer: dict[str, Any] | None = None,
 ) -> str:
     """Write a set of weights with this job's localisers and a scorer; return its sha256."""
-    localizers = trained(job, "localizer", nn.ModuleDict({axis: SliceClassifier() for axis in AXES}))
-    assert isinstance(localizers, nn.ModuleDict)
-    networks = {axis: (localizers[axis],) for axis in AXES} | {role: (net,) for role, net in scorer.items()}
+    networks = localizers(job) | {role: (net,) for role, net in scorer.items()}
     return save_weights(
         folder,
         networks,

@@ -28,6 +28,7 @@ from pynetdicom import AE, evt
 
 from calcium.errors import AgatstonError
 from service import scu
+from service.supervisor import PARENT_FD
 
 if TYPE_CHECKING:
     import argparse
@@ -173,11 +174,15 @@ def _node(home: Path, archive: _Archive) -> Iterator[_Node]:
         "AGATSTON_PACS": f"DEMOPACS@127.0.0.1:{archive.port}",
         "AGATSTON_SERIES_RELEASE_SECONDS": "1",
     }
+    # The node holds the read end of a pipe and ends with us, however we end (service.supervised).
+    read_end, write_end = os.pipe()
+    environment[PARENT_FD] = str(read_end)
     log = home / "demo.log"
     with log.open("wb") as output:
         process = subprocess.Popen(  # nosec B603 (our own interpreter and module)
-            [sys.executable, "-m", "service.cli", "up"],
-            env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            [sys.executable, "-m", "service.supervised", "up"],
+            env=environment, stdout=output, stderr=subprocess.STDOUT,
+            pass_fds=(read_end,), start_new_session=True,
         )  # fmt: skip
         try:
             yield _Node(process, dicom_port, http_port, log)
@@ -188,6 +193,8 @@ def _node(home: Path, archive: _Archive) -> Iterator[_Node]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            os.close(write_end)
+            os.close(read_end)
 
 
 def _scan(series: Path | None, home: Path) -> tuple[Path, float | None]:

@@ -15,7 +15,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
-from pydicom.valuerep import PersonName, validate_value
+from pydicom.valuerep import validate_value
 
 UTF8 = "ISO_IR 192"
 
@@ -109,9 +109,7 @@ def _unicode(source: Dataset, tags: Iterable[str | BaseTag], *, nested: bool = F
         values = list(element.value) if element.VM > 1 else [element.value]
         if element.keyword not in IDENTITY and not all(_allowed(element.VR, value) for value in values):
             continue
-        # A PersonName keeps the bytes and encodings it was read with; its text must be encoded anew.
-        plain = [PersonName(str(value)) if element.VR == "PN" else value for value in values]
-        result.add(DataElement(element.tag, element.VR, plain if element.VM > 1 else plain[0]))
+        result.add(DataElement(element.tag, element.VR, values if element.VM > 1 else values[0]))
     return result
 
 
