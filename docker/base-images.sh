@@ -56,7 +56,7 @@ if [ ! -s "$data/PG_VERSION" ]; then
     secret=$(mktemp)
     cat "${POSTGRES_PASSWORD_FILE:-/dev/null}" >"$secret"
     [ -n "${POSTGRES_PASSWORD:-}" ] && printf '%s' "$POSTGRES_PASSWORD" >"$secret"
-    initdb -D "$data" -U "${POSTGRES_USER:-postgres}" --pwfile="$secret" --auth-host=scram-sha-256 --auth-local=trust >/dev/null
+    initdb -D "$data" --encoding UTF8 --locale C.UTF-8 -U "${POSTGRES_USER:-postgres}" --pwfile="$secret" --auth-host=scram-sha-256 --auth-local=trust >/dev/null
     rm -f "$secret"
     echo "host all all all scram-sha-256" >>"$data/pg_hba.conf"
     pg_ctl -D "$data" -w start -o "-c listen_addresses=''" >/dev/null

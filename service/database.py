@@ -130,7 +130,7 @@ def _engine(url: str) -> Engine:
         )
         return create_engine(
             parsed.set(drivername="postgresql+psycopg"),
-            connect_args={"options": options, "connect_timeout": CONNECT_SECONDS},
+            connect_args={"options": options, "connect_timeout": CONNECT_SECONDS, "client_encoding": "utf8"},
             pool_pre_ping=True,
             pool_size=10,
             max_overflow=20,
