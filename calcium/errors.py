@@ -22,6 +22,9 @@
     └── TransientError            worth another try
         ├── ArchiveUnavailableError    the peer does not answer, or refuses for lack of resources
         └── ResourcesError             out of memory (host or GPU), disk full
+
+Two leaves lie with what raises them: service.dimse.association (RejectedError and NoContextError, both
+ArchiveUnavailableError; PeerRefusedError) and service.database (DatabaseUnavailableError, MigrationError).
 """
 
 from __future__ import annotations

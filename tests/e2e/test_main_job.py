@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import node
 import peers
 import pydicom
 import pytest
+from bench_sections import scan_of
+from pydicom.uid import generate_uid
+
+from models.training.phantom import write_dicom
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,16 +90,57 @@ def test_a_real_series_comes_back_to_orthanc_through_redis_and_postgres(
         _check_report(reports[0], job)  # type: ignore[index]
 
 
+def _localizer(template: Path, path: Path) -> Path:
+    """Write a localizer (scout) of the same patient: one projection image in a series of its own."""
+    scout = pydicom.dcmread(template)
+    scout.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    scout.SeriesInstanceUID, scout.SOPInstanceUID = generate_uid(), generate_uid()
+    scout.file_meta.MediaStorageSOPInstanceUID = scout.SOPInstanceUID
+    scout.save_as(path)
+    return path
+
+
 @pytest.mark.real_ct
 def test_unsuitable_series_are_stored_and_get_no_score(real_ct: Path, tmp_path: Path) -> None:
+    scout = _localizer(next((real_ct / "lidc-0002").glob("*.dcm")), tmp_path / "scout.dcm")
     with (
         peers.storescp(tmp_path / "pacs") as pacs,
         node.running_node(tmp_path / "home", pacs=pacs.address, series_idle_seconds=2) as running,
     ):
-        peers.storescu(running.dicom_port, real_ct / "lidc-0001-contrast", options=("-xt",))
-        peers.storescu(running.dicom_port, real_ct / "lungdx-a0001-5mm", options=("-xt",))
-        jobs = running.wait_for_jobs(2)
-        assert {job["reason_code"] for job in jobs} == {"contrast_enhanced", "too_thick"}
+        for path in (real_ct / "lidc-0001-contrast", real_ct / "lungdx-a0001-5mm", scout):
+            peers.storescu(running.dicom_port, path, options=("-xt",))
+        jobs = running.wait_for_jobs(3)
+        assert {job["reason_code"] for job in jobs} == {"contrast_enhanced", "too_thick", "localizer"}
         assert {job["state"] for job in jobs} == {"not_eligible"}
         assert all(job["agatston"] is None for job in jobs)
         assert _reports(pacs.folder) == []
+
+
+def test_kill_9_in_the_middle_of_a_series_and_of_a_job_loses_nothing(tmp_path: Path) -> None:
+    files = tmp_path / "scan"
+    count = len(write_dicom(scan_of(80), files))
+    same = {"home": tmp_path / "home", "series_idle_seconds": 3, "dicom_port": peers.free_port()}
+    with peers.storescp(tmp_path / "pacs") as pacs:
+        with node.running_node(**same, pacs=pacs.address) as first:
+            send = [peers.program("storescu"), "-aec", "AGATSTON", "+sd", "127.0.0.1", str(first.dicom_port)]
+            slow = {key: value for key, value in peers.FAST_TCP.items() if key != "TCP_NODELAY"}
+            sender = subprocess.Popen([*send, str(files)], env=slow, stderr=subprocess.DEVNULL)
+            inbox = tmp_path / "home" / "store"
+            peers.wait_for(lambda: 5 < len(list(inbox.rglob("*.dcm"))) < count, what="half a series")
+            first.kill()
+            assert sender.wait(60) != 0  # the scanner knows, and sends again
+        with node.running_node(**same, pacs=pacs.address) as second:
+            peers.storescu(second.dicom_port, files)
+            peers.wait_for(
+                lambda: [job for job in second.jobs() if job["state"] == "running"],
+                seconds=90,
+                what="a running job",
+            )
+            second.kill()
+        with node.running_node(**same, pacs=pacs.address) as third:
+            (job,) = third.wait_for_jobs()
+            assert job["state"] == "scored", job
+            assert third.get(f"/api/v1/jobs/{job['id']}")["instances"] == count
+            peers.wait_for(lambda: _reports(pacs.folder), seconds=60, what="the report")
+            time.sleep(5)  # time for a second one, were there one
+            assert len(_reports(pacs.folder)) == 1
