@@ -32,10 +32,10 @@ make() {
         ln -sf /usr/bin/python3 "$root/usr/local/bin/python"
         rm -f "$root"/usr/lib/python3*/EXTERNALLY-MANAGED
         if [ -d /etc/xdg/pip ]; then mkdir -p "$root/etc/xdg/pip" && cp -a /etc/xdg/pip/*.txt "$root/etc/xdg/pip/"; fi
-        # All of pip's settings, whichever files they come from.
-        { echo "[global]"; pip config list | sed -n "s/^global\.\(.*\)='\(.*\)'$/\1 = \2/p"; } >"$root/etc/pip.conf"
+        # All of pip's settings, whichever files they come from, but no index in local files.
+        { echo "[global]"; pip config list | sed -n "s/^global\.\(.*\)='\(.*\)'$/\1 = \2/p" | grep -v file://; } >"$root/etc/pip.conf"
         # Folders that pip's settings name (wheels, local indexes) go along.
-        pip config list | grep -oE "/[A-Za-z0-9._/-]+" | grep -v '^/etc' | sort -u | while read -r folder; do
+        pip config list | grep -oE "/[A-Za-z0-9._/-]+" | grep -v -e '^/etc' -e '^//' | sort -u | while read -r folder; do
             if [ -d "$folder" ]; then mkdir -p "$root$folder" && cp -aL "$folder/." "$root$folder/"; fi
         done
         ;;
