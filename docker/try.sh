@@ -12,8 +12,20 @@ export AGATSTON_TOKENS
 export AGATSTON_HTTP_PORT=${AGATSTON_HTTP_PORT:-18080} AGATSTON_DICOM_PORT=${AGATSTON_DICOM_PORT:-21112}
 export ORTHANC_HTTP_PORT=${ORTHANC_HTTP_PORT:-18042}
 
+case $compose in
+*podman*)
+    # podman 4.3 cannot start what depends on a container that has ended well: there the services start at once and
+    # are started again until the migrations ran.
+    sed '/service_completed_successfully/d' compose.yaml >.compose-podman.yaml
+    compose="$compose -f .compose-podman.yaml"
+    ;;
+esac
+
 say() { printf '\n== %s\n' "$*"; }
-cleanup() { $compose --profile demo down --volumes >/dev/null 2>&1 || true; }
+cleanup() {
+    $compose --profile demo down --volumes >/dev/null 2>&1 || true
+    rm -f .compose-podman.yaml
+}
 # until_true SECONDS WHAT COMMAND...
 until_true() {
     local seconds=$1 what=$2
