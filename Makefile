@@ -23,7 +23,7 @@ up: setup
 	$(BIN)/agatston up
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow --timeout 7200
