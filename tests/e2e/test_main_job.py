@@ -127,7 +127,7 @@ def test_kill_9_in_the_middle_of_a_series_and_of_a_job_loses_nothing(tmp_path: P
             sender = subprocess.Popen([*send, str(files)], env=slow, stderr=subprocess.DEVNULL)
             inbox = tmp_path / "home" / "store"
             peers.wait_for(lambda: 5 < len(list(inbox.rglob("*.dcm"))) < count, what="half a series")
-            first.kill()
+            first.power_cut()
             assert sender.wait(60) != 0  # the scanner knows, and sends again
         with node.running_node(**same, pacs=pacs.address) as second:
             peers.storescu(second.dicom_port, files)
@@ -136,7 +136,7 @@ def test_kill_9_in_the_middle_of_a_series_and_of_a_job_loses_nothing(tmp_path: P
                 seconds=90,
                 what="a running job",
             )
-            second.kill()
+            second.power_cut()
         with node.running_node(**same, pacs=pacs.address) as third:
             (job,) = third.wait_for_jobs()
             assert job["state"] == "scored", job

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import peers
+import psutil
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,8 +61,17 @@ class Node:
 
         return peers.wait_for(ended, seconds=seconds, what=f"the end of {count} jobs; see {self.log}")  # type: ignore[return-value]
 
+    def power_cut(self) -> None:
+        """Kill -9 the supervisor and, in the same moment, all its children."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.send_signal(signal.SIGKILL)
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        self.process.wait()
+
     def kill(self) -> None:
-        """Kill -9 the supervisor, as a power cut would; its children must follow by themselves."""
+        """Kill -9 the supervisor alone; its children must follow by themselves."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
