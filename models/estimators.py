@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from scipy import ndimage
 
 from calcium.agatston import credit_map
 from models.attention import joint_response
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     Float = NDArray[np.float32]
 
+# Calcium stays below about 1,300 HU in slices of 3 mm, with a sharp kernel's overshoot below 2,000; metal does not.
+METAL_HU = 2000
 CREDIT_MEANING = "Agatston score per voxel (adds up to the slice scores)"
 JOINT_MEANING = "joint response of the third convolution layer (scaled to the slice scores)"
 
@@ -172,8 +175,17 @@ def _joint_response(
 
 
 def credit_of(crop: HeartCrop) -> Float:
-    """Return what classical scoring would credit each voxel of the box, float32, shape of the crop."""
-    return credit_map(crop.volume, crop.box)
+    """Return what classical scoring would credit each voxel of the box, float32, shape of the crop.
+
+    Components that reach METAL_HU get none: no reader scores a clip, a wire or a lead.
+    """
+    credit = credit_map(crop.volume, crop.box)
+    hu = crop.volume.hu
+    if hu[credit > 0].max(initial=0) >= METAL_HU:
+        components, count = ndimage.label(credit > 0, np.ones((3, 3, 3)))
+        peaks = ndimage.maximum(hu, components, np.arange(count + 1))
+        credit[(peaks >= METAL_HU)[components] & (components > 0)] = 0
+    return credit
 
 
 # architecture of the scorer (models.weightset.WeightSet.scorer) -> what makes its estimate
