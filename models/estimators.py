@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Float = NDArray[np.float32]
 
-# Calcium stays below about 1,300 HU in 3 mm slices, with a sharp kernel's overshoot below 2,000; metal does not.
+# Calcium stays below about 1,300 HU in 3 mm slices, with a sharp kernel's overshoot below 2,000: metal not.
 METAL_HU = 2000
 CREDIT_MEANING = "Agatston score per voxel (adds up to the slice scores)"
 JOINT_MEANING = "joint response of the third convolution layer (scaled to the slice scores)"
