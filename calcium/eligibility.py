@@ -184,7 +184,10 @@ def _frames(headers: Sequence[Dataset]) -> int:
 def _not_ct(headers: Sequence[Dataset], _: EligibilityRules) -> str | None:
     for header in headers:
         if text(header, "Modality") != "CT" or text(header, "SOPClassUID") not in CT_SOP_CLASSES:
-            return f"modality {text(header, 'Modality') or 'unknown'} is not a CT image"
+            modality = text(header, "Modality")
+            # A broken header may carry a patient's name here: only what has the form of VR CS is repeated.
+            known = re.fullmatch("[A-Z0-9]{1,8}", modality or "")
+            return f"modality {modality if known else 'unknown'} is not a CT image"
     return None
 
 

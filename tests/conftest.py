@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -60,3 +61,9 @@ def new_postgres_database(postgres: str) -> Iterator[str]:
     with server.connect() as connection:
         connection.execute(sqlalchemy.text(f"DROP DATABASE {name} WITH (FORCE)"))
     server.dispose()
+
+
+@pytest.fixture(autouse=True)
+def _loud_service() -> None:
+    """Undo what `agatston doctor`, run in this process by another test, does to our loggers."""
+    logging.getLogger("service").setLevel(logging.NOTSET)

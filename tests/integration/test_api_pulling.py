@@ -14,7 +14,7 @@ import rows
 import small_ct
 from sqlalchemy import func, select
 
-from calcium.errors import SettingsError
+from calcium.errors import ArchiveUnavailableError, SettingsError
 from service import pulling, scu
 from service.admission import Admission
 from service.inbox import Inbox
@@ -79,7 +79,15 @@ def uids(found):
 
 def test_find_filters_by_day_and_description(filled):
     peer, lung = filled
-    everything = list(pulling.find(peer, pulling.Wanted(), calling_ae="AGATSTON"))
+
+    def ask():
+        # dcmqrscp drops an association now and then while it still writes its index.
+        try:
+            return list(pulling.find(peer, pulling.Wanted(), calling_ae="AGATSTON"))
+        except ArchiveUnavailableError:
+            return []
+
+    everything = peers.wait_for(ask, seconds=30, what="an answer of the archive")
     assert len(everything) == 3
     of_day = list(pulling.find(peer, pulling.Wanted(dates="20261120-"), calling_ae="AGATSTON"))
     assert len(of_day) == 2
