@@ -29,6 +29,8 @@ ArchiveUnavailableError; PeerRefusedError) and service.database (DatabaseUnavail
 
 from __future__ import annotations
 
+import re
+
 
 class AgatstonError(Exception):
     """Base of all errors raised on purpose.
@@ -44,6 +46,9 @@ class AgatstonError(Exception):
     code = "error"
 
     def __init__(self, message: str, *, uid: str | None = None) -> None:
+        # A broken header may carry a patient's name where a UID should be (PS3.5 section 9.1): not repeated.
+        if uid and not re.fullmatch("[0-9.]{1,64}", uid):
+            uid = None
         super().__init__(f"{message} [{uid}]" if uid else message)
         self.uid = uid
 
