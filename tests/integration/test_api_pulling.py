@@ -214,7 +214,10 @@ def test_the_commands_pull_once_and_then_find_nothing_new(tmp_path, home):
             assert done.returncode == 0, done.stderr
             return [json.loads(line) for line in done.stdout.splitlines()]
 
-        (found,) = agatston("find", "--new", "--since", "2026-11-20", "--json")
+        def found_at_last():
+            return agatston("find", "--new", "--since", "2026-11-20", "--json")
+
+        (found,) = peers.wait_for(found_at_last, seconds=60, what="an answer of the archive")
         assert (found["series_instance_uid"], found["instances"]) == (slices[0].SeriesInstanceUID, 4)
         assert "Test" not in json.dumps(found), "nothing printed names the patient"
         (pulled,) = agatston("pull", "--since", "2026-11-20", "--json")
