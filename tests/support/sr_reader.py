@@ -54,6 +54,7 @@ class Group:
     modifiers: dict[tuple[str, str], dict[tuple[str, str], Any]] = field(default_factory=dict)
     texts: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     images: list[str] = field(default_factory=list)
+    pictures: list[str] = field(default_factory=list)
     coordinates: list[Dataset] = field(default_factory=list)
 
     @classmethod
@@ -75,6 +76,8 @@ class Group:
                     group.codes[concept] = code(item.ConceptCodeSequence[0])
                 case "TEXT":
                     group.texts.setdefault(concept, []).append(item.TextValue)
+                case "IMAGE" if concept == ("DCM", "130401"):  # visual explanation
+                    group.pictures.append(item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID)
                 case "IMAGE":
                     group.images.append(item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID)
                 case "SCOORD" | "SCOORD3D":

@@ -12,9 +12,11 @@ from datetime import UTC, datetime
 import pydicom
 import pytest
 import report_samples as samples
+import sr_reader
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from worker.companions.summary import build_summary
 from worker.encoding import file_bytes
 from worker.report import patient
 from worker.report.document import Predecessor, build_report, local_time
@@ -82,14 +84,25 @@ def test_uids_follow_the_content_and_not_the_time(source, result):
         assert len(uid) <= 64
 
 
-def test_evidence_is_every_source_instance(source, result):
-    document = read_back(build_report(source, result, config=samples.CONFIG))
+@pytest.mark.parametrize("kind", ["sr3d", "sr"])
+def test_evidence_is_every_source_instance_and_the_picture(source, result, kind):
+    document = read_back(build_report(source, result, kind=kind, config=samples.CONFIG))
     (study,) = document.CurrentRequestedProcedureEvidenceSequence
-    (of_series,) = study.ReferencedSeriesSequence
-    assert of_series.SeriesInstanceUID == source.header.SeriesInstanceUID
-    assert [one.ReferencedSOPInstanceUID for one in of_series.ReferencedSOPSequence] == [
-        one.sop_instance_uid for one in source.instances
-    ]
+    assert study.StudyInstanceUID == source.header.StudyInstanceUID
+    evidence = {
+        one.SeriesInstanceUID: [
+            (item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID) for item in one.ReferencedSOPSequence
+        ]
+        for one in study.ReferencedSeriesSequence
+    }
+    picture = build_summary(source, result, samples.CONFIG)
+    assert evidence == {
+        source.header.SeriesInstanceUID: [
+            (samples.CT_IMAGE_STORAGE, one.sop_instance_uid) for one in source.instances
+        ],
+        picture.SeriesInstanceUID: [("1.2.840.10008.5.1.4.1.1.7", picture.SOPInstanceUID)],
+    }
+    assert sr_reader.read(document).totals.pictures == [picture.SOPInstanceUID]
 
 
 def test_it_is_preliminary_and_nobody_verified_it(source, result):

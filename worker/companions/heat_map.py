@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from highdicom import PixelMeasuresSequence, PlaneOrientationSequence, PlanePositionSequence
 from highdicom.pm import DerivedPixelContrastValues, ParametricMap, RealWorldValueMapping
-from pydicom.sr.coding import Code
 
 from worker.companions.base import NoPlanesError, equipment, identifiers, planes, settle_dimensions
 from worker.report import codes
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from calcium.series import CTSeries
     from models.results import ScoringResult
     from worker.report.document import ReportConfig
-
-VISUAL_EXPLANATION = Code("130401", "DCM", "Visual explanation")
 
 
 def build_heat_map(series: CTSeries, result: ScoringResult, config: ReportConfig) -> Dataset:
@@ -57,7 +54,7 @@ def build_heat_map(series: CTSeries, result: ScoringResult, config: ReportConfig
                     value_range=(0.0, max(highest, 1e-6)),
                     slope=1.0,
                     intercept=0.0,
-                    quantity_definition=VISUAL_EXPLANATION,
+                    quantity_definition=codes.VISUAL_EXPLANATION,
                 )
             ],
             window_center=highest / 2,

@@ -56,6 +56,7 @@ THRESHOLD = _dcm("122657", "Agatston Score Threshold")
 
 # Algorithm
 AI_FAMILY = _dcm("123110", "Artificial Intelligence")  # CID 7162
+VISUAL_EXPLANATION = _dcm("130401", "Visual explanation")
 PROCESSING_EQUIPMENT = _dcm("109102", "Processing Equipment")  # CID 7005
 
 # Private concepts

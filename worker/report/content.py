@@ -5,7 +5,7 @@
     126000 Imaging Measurement Report
     ├── language, observer (TID 1004), procedure
     ├── 126010 Imaging Measurements
-    │   ├── TID 1501 "Coronary calcium": total, volume, interval, group, level, status, comment
+    │   ├── TID 1501 "Coronary calcium": total, volume, interval, group, level, status, comment, picture
     │   ├── TID 1411 (or 1410) "Heart box": region, its six bounds
     │   └── TID 1501 "Slice ..." for every slice that scores: score, volume, z, source image
     └── C0034375 Qualitative Evaluations: study quality, limitations
@@ -73,7 +73,7 @@ class Scored:
         return _tracking(self.series_uid, identifier)
 
 
-def scored_report(subject: Scored, *, coordinates_3d: bool) -> hd.ContainerContentItem:
+def scored_report(subject: Scored, *, coordinates_3d: bool, picture: Dataset) -> hd.ContainerContentItem:
     """Return the root container of the report of a scored series.
 
     Parameters
@@ -82,10 +82,12 @@ def scored_report(subject: Scored, *, coordinates_3d: bool) -> hd.ContainerConte
         Source, result and device.
     coordinates_3d
         The heart box as SCOORD3D surface (Comprehensive 3D SR), else as one SCOORD rectangle.
+    picture
+        SOP Class and Instance UID of the summary picture, which shows where the total comes from.
     """
     box = _box_surface(subject) if coordinates_3d else _box_rectangle(subject)
     groups = [
-        _totals(subject),
+        _totals(subject, picture),
         box,
         *(_slice(subject, score) for score in subject.result.slice_scores if score.agatston > 0),
     ]
@@ -142,7 +144,7 @@ def _root(
     return report[0]
 
 
-def _totals(subject: Scored) -> hd.MeasurementsAndQualitativeEvaluations:
+def _totals(subject: Scored, picture: Dataset) -> hd.MeasurementsAndQualitativeEvaluations:
     result = subject.result
     measurements = [
         _number(
@@ -191,7 +193,16 @@ def _totals(subject: Scored) -> hd.MeasurementsAndQualitativeEvaluations:
             hd.QualitativeEvaluation(codes.RESULT_STATUS, status),
         ],
     )
+    # TID 1501 is extensible: a statement beside the numbers, and the picture that explains them.
     group[0].ContentSequence.append(_text(codes.COMMENT, statement(result.weights)))
+    group[0].ContentSequence.append(
+        hd.ImageContentItem(
+            codes.VISUAL_EXPLANATION,
+            referenced_sop_class_uid=picture.SOPClassUID,
+            referenced_sop_instance_uid=picture.SOPInstanceUID,
+            relationship_type="CONTAINS",
+        )
+    )
     return group
 
 

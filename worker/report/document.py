@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Literal
 import highdicom.sr as hd
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom.dataset import Dataset
-from pydicom.uid import UID, Comprehensive3DSRStorage, ComprehensiveSRStorage
+from pydicom.uid import (
+    UID,
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    SecondaryCaptureImageStorage,
+)
 
 from worker.identity import (
     IMPLEMENTATION_CLASS_UID,
@@ -22,6 +27,8 @@ from worker.identity import (
 from worker.report import codes, content, patient
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from calcium.series import CTSeries
     from models.results import Caution, ScoringResult
 
@@ -29,6 +36,7 @@ Kind = Literal["sr3d", "sr"]
 DOCUMENTS = {"sr3d": hd.Comprehensive3DSR, "sr": hd.ComprehensiveSR}
 SOP_CLASSES = {"sr3d": str(Comprehensive3DSRStorage), "sr": str(ComprehensiveSRStorage)}
 SERIES_DESCRIPTION = "Agatston AI estimate: report"
+SUMMARY = "summary"  # kind of the picture that every report of a score refers to
 SERIES_NUMBER = 7300  # far above those of scanners; the series after it are our companions
 
 
@@ -88,8 +96,10 @@ def build_report(
         With file meta information, explicit VR little endian.
     """
     subject = content.Scored(series, result, config.device)
-    root = content.scored_report(subject, coordinates_3d=kind == "sr3d")
-    return _document(series, root, kind, config, scoring_digest(result))
+    digest = scoring_digest(result)
+    picture = _summary_reference(series, config, digest)
+    root = content.scored_report(subject, coordinates_3d=kind == "sr3d", picture=picture)
+    return _document(series, root, kind, config, digest, also=[picture])
 
 
 def build_not_eligible_report(
@@ -183,11 +193,32 @@ def _contribution(device: Device, moment: datetime) -> Dataset:
     return item
 
 
-def _document(series: CTSeries, root: Dataset, kind: Kind, config: ReportConfig, digest: str) -> Dataset:
+def _summary_reference(series: CTSeries, config: ReportConfig, digest: str) -> Dataset:
+    """Return the identifiers of the summary picture (worker.companions.summary), which follow from the result.
+
+    The picture is made with every report, although a destination may not get it: the outbox and the status page
+    have it.
+    """
+    return _reference(
+        series, str(SecondaryCaptureImageStorage), object_uid(series, SUMMARY, config, digest),
+        series_uid(series, SUMMARY),
+    )  # fmt: skip
+
+
+def _document(
+    series: CTSeries,
+    root: Dataset,
+    kind: Kind,
+    config: ReportConfig,
+    digest: str,
+    *,
+    also: Sequence[Dataset] = (),
+) -> Dataset:
+    """Return a document; its evidence is the source and what `also` names (PS3.3 C.17.2.1)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of values in the source; `finish` sets ours
         document = DOCUMENTS[kind](
-            evidence=evidence(series),
+            evidence=[*evidence(series), *also],
             content=root,
             series_instance_uid=series_uid(series, "SR"),
             series_number=SERIES_NUMBER,
@@ -208,22 +239,30 @@ def _document(series: CTSeries, root: Dataset, kind: Kind, config: ReportConfig,
 
 
 def evidence(series: CTSeries) -> list[Dataset]:
-    """Return one small data set for each source instance, without anything of the patient.
+    """Return one small data set for each source instance, without anything of the patient."""
+    source = str(series.header.SeriesInstanceUID)
+    return [
+        _reference(series, instance.sop_class_uid, instance.sop_instance_uid, source)
+        for instance in series.instances
+    ]
 
-    highdicom reads the references from them and copies what it finds of the patient from the first; names
-    with a doubtful form would reach its log, so `finish` writes those attributes instead.
+
+def _reference(
+    series: CTSeries, sop_class_uid: str, sop_instance_uid: str, series_instance_uid: str
+) -> Dataset:
+    """Return the identifiers of an instance of the study in the form that highdicom reads references from.
+
+    It copies what it finds of the patient from the first; names with a doubtful form would reach its log, so
+    `finish` writes those attributes instead.
     """
-    result = []
-    for instance in series.instances:
-        item = Dataset()
-        item.SOPClassUID = instance.sop_class_uid
-        item.SOPInstanceUID = instance.sop_instance_uid
-        item.StudyInstanceUID = str(series.header.StudyInstanceUID)
-        item.SeriesInstanceUID = str(series.header.SeriesInstanceUID)
-        for keyword in patient.REQUIRED:
-            setattr(item, keyword, "")
-        result.append(item)
-    return result
+    item = Dataset()
+    item.SOPClassUID = sop_class_uid
+    item.SOPInstanceUID = sop_instance_uid
+    item.StudyInstanceUID = str(series.header.StudyInstanceUID)
+    item.SeriesInstanceUID = series_instance_uid
+    for keyword in patient.REQUIRED:
+        setattr(item, keyword, "")
+    return item
 
 
 def _as_dataset(series: CTSeries, predecessor: Predecessor) -> Dataset:
