@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from service.settings import Settings
 
-# Libraries that log what they were given: data set elements, PDUs, SQL parameters.
+# Libraries that log what they were given: data set elements, PDUs, SQL parameters, headers.
 QUIET = {
     "pynetdicom": logging.CRITICAL,
     "pydicom": logging.ERROR,
@@ -19,6 +19,9 @@ QUIET = {
     "alembic": logging.WARNING,
     "kombu": logging.ERROR,
     "amqp": logging.ERROR,
+    "httpx": logging.WARNING,
+    "httpcore": logging.WARNING,
+    "python_multipart": logging.ERROR,
 }
 
 
