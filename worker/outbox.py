@@ -17,6 +17,7 @@ from worker.report.document import (
     build_report,
     series_uid,
 )
+from worker.report.source import Headers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
     from calcium.series import CTSeries
+    from models.pipeline import Outcome
     from models.results import Caution, ScoringResult
     from service.settings import Destination
     from worker.report.document import ReportConfig
+    from worker.report.source import Source
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +37,8 @@ REPORT_KINDS = ("sr3d", "sr")
 # Made even where no destination asks for them: the status page shows and offers them.
 ALWAYS = ("sr3d", "summary")
 NOT_ELIGIBLE = "not_eligible"  # kind of the optional report that says why there is no score
+# Series of which nobody expects a score: a report on every scout would hide those that matter.
+UNREPORTED = frozenset({"not_ct", "localizer", "derived_image"})
 
 
 def wanted_kinds(destinations: Iterable[Destination]) -> tuple[str, ...]:
@@ -46,7 +51,7 @@ def wanted_kinds(destinations: Iterable[Destination]) -> tuple[str, ...]:
     return tuple(kind for kind in known if kind in asked or kind in ALWAYS)
 
 
-def predecessors(series: CTSeries, claimed: ClaimedJob) -> tuple[Predecessor, ...]:
+def predecessors(series: Source, claimed: ClaimedJob) -> tuple[Predecessor, ...]:
     """Return the earlier reports of the series that may have reached an archive."""
     return tuple(
         Predecessor(SOP_CLASSES[kind], claimed.predecessors[kind], series_uid(series, "SR"))
@@ -94,18 +99,31 @@ def write(store: Store, claimed: ClaimedJob, kind: str, dataset: Dataset) -> New
     )
 
 
-def not_eligible_objects(
-    store: Store,
-    claimed: ClaimedJob,
-    series: CTSeries | None,
-    reason: Caution,
-    *,
-    destinations: Iterable[Destination],
-    config: ReportConfig,
-) -> list[NewObject]:
-    """Write the report that says why there is no score, where a destination asks for that kind."""
+def refused_source(
+    store: Store, claimed: ClaimedJob, outcome: Outcome, destinations: Iterable[Destination]
+) -> Source | None:
+    """Return the source of the report on a series that got no score; None where no report is to be made.
+
+    Most series are refused by their headers (calcium.eligibility), before there is a volume: those headers are
+    read again here.
+
+    Raises
+    ------
+    SeriesError
+        A header cannot be read; the screening has just read it.
+    """
     asked = any(NOT_ELIGIBLE in destination.kinds for destination in destinations)
-    if not asked or series is None:
-        return []
-    report = build_not_eligible_report(series, reason, config=config)
-    return [write(store, claimed, NOT_ELIGIBLE, report)]
+    if not asked or outcome.reason_code in UNREPORTED:
+        return None
+    return outcome.series or Headers.read(store.path(key) for key in claimed.keys)
+
+
+def not_eligible_object(
+    store: Store, claimed: ClaimedJob, source: Source, reason: Caution, config: ReportConfig
+) -> NewObject:
+    """Write the report that says why there is no score.
+
+    It holds no coordinates: Comprehensive SR says all of it, and more archives take that than the 3D class.
+    """
+    report = build_not_eligible_report(source, reason, kind="sr", config=config)
+    return write(store, claimed, NOT_ELIGIBLE, report)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from models.pipeline import Outcome
     from models.results import ScoringResult
     from worker.node import WorkerNode
+    from worker.report.source import Source
     from worker.scorers import Scorers
 
 log = logging.getLogger(__name__)
@@ -92,11 +93,10 @@ def _ending(node: WorkerNode, claimed: ClaimedJob, outcome: Outcome) -> Callable
     objects = []
     if outcome.status == "not_eligible":
         reason = Caution(outcome.reason_code or "not_eligible", outcome.reason or "")
-        if outcome.series is not None:
-            config = _config(node, claimed, outcome)
-            objects = outbox.not_eligible_objects(
-                node.store, claimed, outcome.series, reason, destinations=destinations, config=config
-            )
+        source = outbox.refused_source(node.store, claimed, outcome, destinations)
+        if source is not None:
+            config = _config(node, claimed, source)
+            objects.append(outbox.not_eligible_object(node.store, claimed, source, reason, config))
         seconds["report"] = time.perf_counter() - started
         return lambda: _hint(
             node,
@@ -108,7 +108,7 @@ def _ending(node: WorkerNode, claimed: ClaimedJob, outcome: Outcome) -> Callable
     if outcome.series is None or outcome.result is None:
         raise ValueError(f"an outcome {outcome.status!r} without series or result")
     result = outcome.result
-    config = _config(node, claimed, outcome)
+    config = _config(node, claimed, outcome.series)
     kinds = outbox.wanted_kinds(destinations)
     for kind, dataset in outbox.build(outcome.series, result, kinds, config):
         objects.append(outbox.write(node.store, claimed, kind, dataset))
@@ -119,14 +119,14 @@ def _ending(node: WorkerNode, claimed: ClaimedJob, outcome: Outcome) -> Callable
     )
 
 
-def _config(node: WorkerNode, claimed: ClaimedJob, outcome: Outcome) -> ReportConfig:
+def _config(node: WorkerNode, claimed: ClaimedJob, source: Source) -> ReportConfig:
     with node.database.reading() as session:
         made_at = session.get_one(Job, claimed.job_id).created_at
     return ReportConfig(
         made_at=made_at,
         device=Device(station_name=node.settings.ae_title),
         revision=claimed.revision,
-        predecessors=outbox.predecessors(outcome.series, claimed) if outcome.series is not None else (),
+        predecessors=outbox.predecessors(source, claimed),
     )
 
 

@@ -13,13 +13,14 @@ from worker.companions import BUILDERS
 from worker.encoding import file_bytes
 from worker.report.document import build_not_eligible_report, build_report
 
-REPORTS = ("sr3d", "sr", "not_eligible")
+REPORTS = ("sr3d", "sr", "not_eligible", "not_eligible_3d")
 
 
 def build(kind, source, result):
-    if kind == "not_eligible":
+    if kind.startswith("not_eligible"):
         reason = Caution("contrast_enhanced", "Contrast medium in the blood.")
-        return build_not_eligible_report(source, reason, config=samples.CONFIG)
+        sr_kind = "sr3d" if kind.endswith("3d") else "sr"
+        return build_not_eligible_report(source, reason, kind=sr_kind, config=samples.CONFIG)
     if kind in REPORTS:
         return build_report(source, result, kind=kind, config=samples.CONFIG)
     return BUILDERS[kind](source, result, samples.CONFIG)
@@ -69,7 +70,7 @@ def test_dcmtk_and_dicom3tools_read_the_report(kind, folder):
     code, page, _ = run("dsr2html", path)
     assert code == 0
     assert "Müller" in page
-    if kind != "not_eligible":
+    if not kind.startswith("not_eligible"):
         assert "Coronary artery calcium score" in page
         assert "research use, not for diagnosis" in page
     _, _, told = run("dcsrdump", path)

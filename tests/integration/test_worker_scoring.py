@@ -124,19 +124,42 @@ def test_not_eligible_is_recorded_with_its_reason_and_nothing_is_sent(node):
     assert everything(node, Delivery) == []
 
 
-def test_a_destination_may_ask_for_reports_on_what_is_not_eligible(tmp_path):
-    node = worker_rows.node(
-        tmp_path / "home",
-        destinations=worker_rows.destination("a", "A", 9, kinds=["sr3d", "not_eligible"]),
+def asks_for_refusals(home):
+    return worker_rows.node(
+        home, destinations=worker_rows.destination("a", "A", 9, kinds=["sr3d", "not_eligible"])
     )
-    job_id = worker_rows.waiting_job(node)
-    refused = Outcome("1.2", "not_eligible", "too_thick", "Slices of 5 mm.", samples.series())
+
+
+@pytest.mark.parametrize("by_headers", [True, False])
+def test_a_destination_may_ask_for_reports_on_what_is_not_eligible(tmp_path, by_headers):
+    node = asks_for_refusals(tmp_path / "home")
+    series = samples.series()
+    files = samples.write_source(replace(series, instances=series.instances[:3]), tmp_path / "source")
+    job_id = worker_rows.waiting_job(node, files)
+    # What the headers refuse never becomes a series (models.pipeline); a cut heart is found in one.
+    refused = Outcome("1.2", "not_eligible", "too_thick", "Slices of 5 mm.", None if by_headers else series)
     scoring_job.score(node, Scripted(refused), job_id)
     (row,) = everything(node, OutputObject)
-    assert row.kind == "not_eligible"
-    report = sr_reader.read(pydicom.dcmread(node.store.path(row.key)))
+    assert (row.kind, row.sop_class_uid) == ("not_eligible", "1.2.840.10008.5.1.4.1.1.88.33")
+    document = pydicom.dcmread(node.store.path(row.key))
+    report = sr_reader.read(document)
     assert report.totals.codes["99AGATSTON", "NOT-SCORED"] == ("99AGATSTON", "TOO-THICK")
+    assert (document.PatientName, document.AccessionNumber) == ("Müller^Jürgen", "ACC-1")
+    (study,) = document.CurrentRequestedProcedureEvidenceSequence
+    (of_series,) = study.ReferencedSeriesSequence
+    assert {one.ReferencedSOPInstanceUID for one in of_series.ReferencedSOPSequence} == {
+        one.sop_instance_uid for one in (series.instances[:3] if by_headers else series.instances)
+    }
     assert len(everything(node, Delivery)) == 1
+    node.close()
+
+
+def test_no_report_tells_that_a_scout_has_no_score(tmp_path):
+    node = asks_for_refusals(tmp_path / "home")
+    job_id = worker_rows.waiting_job(node)
+    scoring_job.score(node, Scripted(Outcome("1.2", "not_eligible", "localizer", "a scout")), job_id)
+    assert job_of(node, job_id).state == JobState.NOT_ELIGIBLE
+    assert everything(node, OutputObject) == []
     node.close()
 
 

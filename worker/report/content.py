@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from calcium.geometry import BoxMm
     from calcium.series import CTSeries, InstanceReference
     from models.results import Caution, ScoringResult, SliceScore, WeightsIdentity
+    from worker.report.source import Source
 
 ALGORITHM_NAME = "Agatston slice-score regression"
 AGATSTON_THRESHOLD_HU = 130  # method.md, "lesion"
@@ -97,7 +98,7 @@ def scored_report(subject: Scored, *, coordinates_3d: bool, picture: Dataset) ->
     return root
 
 
-def not_eligible_report(series: CTSeries, reason: Caution, device: Device) -> hd.ContainerContentItem:
+def not_eligible_report(series: Source, reason: Caution, device: Device) -> hd.ContainerContentItem:
     """Return the root container of the report of a series that gets no score, with the reason.
 
     Unknown is not zero: there is no number in it at all. An empty NUM with a qualifier would be legal

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from calcium.series import CTSeries
     from models.results import Caution, ScoringResult
+    from worker.report.source import Source
 
 Kind = Literal["sr3d", "sr"]
 DOCUMENTS = {"sr3d": hd.Comprehensive3DSR, "sr": hd.ComprehensiveSR}
@@ -103,7 +104,7 @@ def build_report(
 
 
 def build_not_eligible_report(
-    series: CTSeries, reason: Caution, *, kind: Kind = "sr3d", config: ReportConfig
+    series: Source, reason: Caution, *, kind: Kind = "sr3d", config: ReportConfig
 ) -> Dataset:
     """Return the report of a series that gets no score: no number in it, but the reason."""
     root = content.not_eligible_report(series, reason, config.device)
@@ -119,7 +120,7 @@ def scoring_digest(result: ScoringResult) -> str:
     return hashlib.sha256(repr(values).encode("utf-8")).hexdigest()
 
 
-def object_uid(series: CTSeries, kind: str, config: ReportConfig, digest: str) -> str:
+def object_uid(series: Source, kind: str, config: ReportConfig, digest: str) -> str:
     """Return the SOP Instance UID of an object of ours.
 
     It follows from study, series, source instances, software, content and kind, and not from the time: what
@@ -133,7 +134,7 @@ def object_uid(series: CTSeries, kind: str, config: ReportConfig, digest: str) -
     )  # fmt: skip
 
 
-def series_uid(series: CTSeries, modality: str) -> str:
+def series_uid(series: Source, modality: str) -> str:
     """Return the UID of our series of one modality beside a source series."""
     header = series.header
     return derive_uid("series", header.StudyInstanceUID, header.SeriesInstanceUID, modality)
@@ -153,7 +154,7 @@ def local_time(moment: datetime, header: Dataset) -> datetime:
     return moment.astimezone()
 
 
-def finish(dataset: Dataset, series: CTSeries, config: ReportConfig) -> Dataset:
+def finish(dataset: Dataset, series: Source, config: ReportConfig) -> Dataset:
     """Make an object ours: patient attributes, time, equipment, file meta information; all of it repeatable.
 
     Libraries stamp the clock and themselves into what they build; this overwrites both.
@@ -193,7 +194,7 @@ def _contribution(device: Device, moment: datetime) -> Dataset:
     return item
 
 
-def _summary_reference(series: CTSeries, config: ReportConfig, digest: str) -> Dataset:
+def _summary_reference(series: Source, config: ReportConfig, digest: str) -> Dataset:
     """Return the identifiers of the summary picture (worker.companions.summary), which follow from the result.
 
     The picture is made with every report, although a destination may not get it: the outbox and the status page
@@ -206,7 +207,7 @@ def _summary_reference(series: CTSeries, config: ReportConfig, digest: str) -> D
 
 
 def _document(
-    series: CTSeries,
+    series: Source,
     root: Dataset,
     kind: Kind,
     config: ReportConfig,
@@ -238,7 +239,7 @@ def _document(
     return finish(document, series, config)
 
 
-def evidence(series: CTSeries) -> list[Dataset]:
+def evidence(series: Source) -> list[Dataset]:
     """Return one small data set for each source instance, without anything of the patient."""
     source = str(series.header.SeriesInstanceUID)
     return [
@@ -247,9 +248,7 @@ def evidence(series: CTSeries) -> list[Dataset]:
     ]
 
 
-def _reference(
-    series: CTSeries, sop_class_uid: str, sop_instance_uid: str, series_instance_uid: str
-) -> Dataset:
+def _reference(series: Source, sop_class_uid: str, sop_instance_uid: str, series_instance_uid: str) -> Dataset:
     """Return the identifiers of an instance of the study in the form that highdicom reads references from.
 
     It copies what it finds of the patient from the first; names with a doubtful form would reach its log, so
@@ -265,7 +264,7 @@ def _reference(
     return item
 
 
-def _as_dataset(series: CTSeries, predecessor: Predecessor) -> Dataset:
+def _as_dataset(series: Source, predecessor: Predecessor) -> Dataset:
     item = Dataset()
     item.StudyInstanceUID = str(series.header.StudyInstanceUID)
     item.SeriesInstanceUID = predecessor.series_instance_uid

@@ -107,6 +107,8 @@ def _unicode(source: Dataset, tags: Iterable[str | BaseTag], *, nested: bool = F
                 result.add(DataElement(element.tag, element.VR, None))
             continue
         values = list(element.value) if element.VM > 1 else [element.value]
+        if element.VR == "PN":  # a name object keeps the bytes that it was read or written as
+            values = [str(value) for value in values]
         if element.keyword not in IDENTITY and not all(_allowed(element.VR, value) for value in values):
             continue
         result.add(DataElement(element.tag, element.VR, values if element.VM > 1 else values[0]))
