@@ -44,7 +44,7 @@ class AugmentationConfig:
     gain
         Largest change of the contrast above 60 HU, as a share: other tube voltages, partial volume.
     noise_hu
-        Largest standard deviation of added, correlated noise.
+        Largest standard deviation of added, correlated noise; small ones are drawn more often.
     blur_pixels
         Largest standard deviation of an in-plane blur; the same sharpens in a quarter of the cases.
     """
@@ -56,7 +56,7 @@ class AugmentationConfig:
     face_limit_mm: float = 7.0
     shift_hu: float = 6.0
     gain: float = 0.15
-    noise_hu: float = 35.0
+    noise_hu: float = 70.0
     blur_pixels: float = 0.7
 
 
@@ -146,7 +146,7 @@ def augment(crop: Crop, config: AugmentationConfig, rng: np.random.Generator) ->
         gain = np.float32(1 + rng.uniform(-1, 1) * config.gain)
         hu = np.where(hu > 60, 60 + (hu - 60) * gain, hu)
     if config.noise_hu and rng.random() < 0.6:
-        hu = hu + np.float32(rng.uniform(0, config.noise_hu)) * _noise(hu.shape, rng)
+        hu = hu + np.float32(rng.random() ** 2 * config.noise_hu) * _noise(hu.shape, rng)
     hu = np.clip(np.rint(hu + rng.normal(0, config.shift_hu)), *HU_LIMITS).astype(np.int16)
     # Pixels of another size: the same image of a smaller or larger heart.
     both = 1 + rng.uniform(-1, 1) * config.scale

@@ -40,6 +40,8 @@ PADDED_HU = -1000
 SOFT_EDGE_MM = 4.0
 LEAST_SLICES = 16  # of a crop, along each axis
 NEAR_MM = 20.0  # of a face: these slices are drawn three times as often
+STRETCHES, STRETCH = 4, 0.22  # parts of an axis that are stretched unevenly, and ln of the largest factor
+NOWHERE = BoxMm((1e6, 1e6, 1e6), (1e6 + 1, 1e6 + 1, 1e6 + 1))  # the box where a crop holds no heart
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,34 +110,65 @@ class LocalizerOptions:
     slices_per_scan: int = 20
 
 
+def _stretched(number: int, rng: np.random.Generator) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return an uneven stretch of an axis: old slice of each new one, and new place of each old slice."""
+    knots = np.linspace(0, number, STRETCHES + 1)
+    rate = np.interp(np.arange(number) + 0.5, (knots[1:] + knots[:-1]) / 2, rng.uniform(-1, 1, STRETCHES))
+    place = np.cumsum(np.exp(STRETCH * rate))
+    new = np.arange(round(float(place[-1]))) + 0.5
+    return np.clip(np.searchsorted(place, new), 0, number - 1), place - 0.5
+
+
 def augment(scan: CoarseScan, rng: np.random.Generator) -> tuple[NDArray[np.int16], VolumeGeometry, BoxMm]:
-    """Return a changed copy: cropped, turned, of another size and contrast; never mirrored left to right."""
-    hu = scan.hu.astype(np.float32)
-    if rng.random() < 0.3:
-        angle = float(rng.uniform(-10, 10))
-        hu = ndimage.rotate(hu, angle, axes=(1, 2), reshape=False, order=1, mode="constant", cval=PADDED_HU)
-    if rng.random() < 0.5:
-        hu = np.where(hu > -200, 40 + (hu - 40) * rng.uniform(0.8, 1.2), hu)
-    grain = rng.standard_normal((64, 64), np.float32) * np.float32(rng.uniform(0, 30))
-    hu = hu + np.resize(grain, hu.shape) + np.float32(rng.normal(0, 8))  # one pattern, never twice at one place
-    spacing = np.array(scan.geometry.spacing_mm) * rng.uniform(0.88, 1.14) * rng.uniform(0.96, 1.04, 3)
-    geometry = VolumeGeometry(scan.geometry.origin_mm, tuple(spacing.tolist()), scan.geometry.shape)
+    """Return a changed copy: cropped, turned, of another size, proportions and contrast; never mirrored.
+
+    A crop without any heart has the box `NOWHERE`.
+    """
+    hu = scan.hu
     low = np.array(scan.geometry.to_index(scan.box.low))
     high = np.array(scan.geometry.to_index(scan.box.high))
+    if rng.random() < 0.6:
+        for axis in range(3):
+            source, place = _stretched(hu.shape[axis], rng)
+            low[axis], high[axis] = np.interp([low[axis], high[axis]], np.arange(hu.shape[axis]), place)
+            hu = np.take(hu, source, axis)
+    spacing = np.array(scan.geometry.spacing_mm) * rng.uniform(0.88, 1.14) * rng.uniform(0.96, 1.04, 3)
+    geometry = VolumeGeometry(scan.geometry.origin_mm, tuple(spacing.tolist()), hu.shape)
     box = BoxMm(geometry.to_mm(*low), geometry.to_mm(*high))
     start, stop = np.zeros(3, int), np.array(hu.shape)
     kind = rng.random()
-    for axis in range(3):
-        if kind < 0.35:  # a cardiac field of view: just around the heart
+    if kind < 0.3:  # a cardiac field of view: just around the heart
+        for axis in range(3):
             start[axis] = max(0, int(low[axis] - rng.uniform(2, 14)))
             stop[axis] = min(hu.shape[axis], int(high[axis] + rng.uniform(3, 15)))
-        elif kind < 0.75 and axis == 0:  # another length of the scan; it may cut the heart
-            start[0] = int(rng.uniform(0, max(1.0, low[0] + 6)))
-            stop[0] = min(
-                hu.shape[0], max(int(rng.uniform(high[0] - 4, hu.shape[0] + 1)), start[0] + LEAST_SLICES)
-            )
-    cropped = np.clip(np.rint(hu), -1024, 3071).astype(np.int16)[tuple(map(slice, start, stop))]
-    return cropped, VolumeGeometry(geometry.to_mm(*start), geometry.spacing_mm, cropped.shape), box
+    elif kind < 0.62:  # another length of the scan; it may touch the heart
+        start[0] = int(rng.uniform(0, max(1.0, low[0] + 6)))
+        stop[0] = min(hu.shape[0], max(int(rng.uniform(high[0] - 4, hu.shape[0] + 1)), start[0] + LEAST_SLICES))
+    elif kind < 0.7:  # a scan that ends in the heart
+        middle = int(rng.uniform(low[0] + 4, high[0] - 4))
+        if rng.random() < 0.5:
+            start[0] = min(middle, hu.shape[0] - LEAST_SLICES)
+        else:
+            stop[0] = max(middle, LEAST_SLICES)
+    elif kind < 0.8:  # no heart at all: neck and shoulders, or abdomen
+        below, above = int(low[0]) - 2, int(high[0]) + 3
+        if above <= hu.shape[0] - LEAST_SLICES and (below < LEAST_SLICES or rng.random() < 0.5):
+            start[0], box = above, NOWHERE
+        elif below >= LEAST_SLICES:
+            stop[0], box = below, NOWHERE
+    cropped = hu[tuple(map(slice, start, stop))].astype(np.float32)
+    if rng.random() < 0.3:
+        angle = float(rng.uniform(-10, 10))
+        cropped = ndimage.rotate(
+            cropped, angle, axes=(1, 2), reshape=False, order=1, mode="constant", cval=PADDED_HU
+        )
+    if rng.random() < 0.5:
+        cropped = np.where(cropped > -200, 40 + (cropped - 40) * rng.uniform(0.8, 1.2), cropped)
+    grain = rng.standard_normal((64, 64), np.float32) * np.float32(rng.uniform(0, 30))
+    # One pattern, never twice at one place.
+    cropped = cropped + np.resize(grain, cropped.shape) + np.float32(rng.normal(0, 8))
+    image = np.clip(np.rint(cropped), -1024, 3071).astype(np.int16)
+    return image, VolumeGeometry(geometry.to_mm(*start), geometry.spacing_mm, image.shape), box
 
 
 def targets(geometry: VolumeGeometry, box: BoxMm, axis: int) -> NDArray[np.float32]:
