@@ -61,7 +61,9 @@ def test_patient_study_time_and_equipment_are_those_of_the_report(kind, built, s
 
 
 def test_kinds_and_their_series_are_apart(built):
-    assert set(SERIES) == set(BUILDERS)
+    assert {kind: one.Modality for kind, one in built.items()} == {
+        kind: modality for kind, (modality, _, _) in SERIES.items()
+    }
     assert len({one.SeriesInstanceUID for one in built.values()}) == len(built)
     assert len({one.SeriesNumber for one in built.values()}) == len(built)
     assert len({one.SOPInstanceUID for one in built.values()}) == len(built)

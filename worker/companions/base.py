@@ -26,7 +26,7 @@ SERIES = {
     "gsps": ("PR", 3, "Agatston AI estimate: marks"),
     "key_objects": ("KO", 4, "Agatston AI estimate: key images"),
     "pdf": ("DOC", 5, "Agatston AI estimate: summary page"),
-    "heat_map": ("CT", 6, "Agatston AI estimate: heat map"),
+    "heat_map": ("OT", 6, "Agatston AI estimate: heat map"),
 }
 
 
