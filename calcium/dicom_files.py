@@ -306,8 +306,11 @@ def settle(dataset: Dataset) -> None:
     Parameters
     ----------
     dataset
-        Changed in place, nested data sets included.
+        Changed in place, nested data sets and the file meta information included.
     """
+    meta = getattr(dataset, "file_meta", None)
+    if meta is not None:
+        settle(meta)
     for tag in list(dataset.keys()):
         try:
             with warnings.catch_warnings():

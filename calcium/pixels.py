@@ -29,7 +29,7 @@ from pydicom.uid import (
 )
 
 from calcium import jpeg_lossless
-from calcium.codestream import check_frame
+from calcium.codestream import check_frame, ended
 from calcium.dicom_files import UNDEFINED_LENGTH, Header, open_source
 from calcium.errors import PixelDataError, ResourcesError
 from calcium.frames import Frame, Storage
@@ -46,6 +46,7 @@ PLUGINS: dict[UID, str] = {
     JPEG2000Lossless: "pylibjpeg",
     JPEG2000: "pylibjpeg",
 }
+JPEG_LS = frozenset({JPEGLSLossless, JPEGLSNearLossless})
 LOSSY = frozenset({JPEGLSNearLossless, JPEG2000})
 
 AIR_HU = -1024
@@ -133,6 +134,8 @@ def _decode(data: bytes, syntax: UID, frame: Frame) -> NDArray[np.generic]:
             transfer_syntax=syntax,
         )
         return _used_bits(array, storage) if array.dtype.itemsize == 2 else array
+    if syntax in JPEG_LS:
+        data = ended(data)
     options: dict[str, Any] = {
         "rows": layout.rows,
         "columns": layout.columns,

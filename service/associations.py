@@ -5,6 +5,7 @@
 - A PDU may not claim more than a bound, and must arrive whole within the network timeout.
 - The bytes of unfinished messages of all associations together are bounded; a peer that sends requests without
   waiting for answers is not read from.
+- A peer that ends the association while we are about to speak ends no thread.
 - TCP_NODELAY on every connection (PS3.8 names no option; without it loopback falls to 22 images/s).
 """
 
@@ -21,6 +22,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pynetdicom.fsm import TRANSITION_TABLE, StateMachine
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
 from service.settings import MEBIBYTE
@@ -37,6 +39,8 @@ PDU_HEAD = 6  # bytes before a PDU's variable part
 # An A-ASSOCIATE-RQ with 128 contexts of many syntaxes stays below it; P-DATA is bounded by our maximum length.
 MAX_PDU_BYTES = 1 << 20
 BACKLOG = 128  # connections that wait for accept()
+# PS3.8 Table 9-10: the events that the local user makes by a primitive.
+LOCAL_EVENTS = frozenset({"Evt1", "Evt7", "Evt8", "Evt9", "Evt11", "Evt14", "Evt15"})
 MAX_QUEUED_MESSAGES = 4  # of one association; a peer that honours PS3.7 (no asynchronous operations) has one
 # pynetdicom's loops turn every millisecond. One that has been quiet for a while waits for its socket instead;
 # every one waits a little for its next message. An answer that is to be sent is delayed by no more than that.
@@ -164,6 +168,25 @@ class BoundedSocket(AssociationSocket):
             connection.close()
 
 
+class Machine(StateMachine):
+    """The upper layer's state machine (PS3.8 Table 9-10), which takes a crossing of peer and user for no error.
+
+    pynetdicom raises where the table is empty, which ends the association's thread in the middle: e.g. Evt7 in
+    Sta13, our acceptance after the peer has broken the protocol.
+    """
+
+    def do_action(self, event: str) -> None:
+        """Take an event; one that its state does not know is dropped, with the primitive it stands for."""
+        waiting = self.dul.to_provider_queue
+        if event in LOCAL_EVENTS and waiting.empty():  # announced twice; the first took the primitive
+            return
+        if (event, self.current_state) not in TRANSITION_TABLE:
+            if event in LOCAL_EVENTS:
+                waiting.get_nowait()
+            return
+        super().do_action(event)
+
+
 def _next_message(dimse: Any, block: bool = False) -> tuple[int | None, Any]:
     """Stand for DIMSEServiceProvider.get_msg, which returns at once where it is not to block."""
     try:
@@ -199,6 +222,9 @@ class Handler(RequestHandler):
         association = super()._create_association()
         association.dul.socket = BoundedSocket(association, self.request, self.server)
         association.dul.event_queue.get_nowait()  # both sockets announced the connection (Evt5); it is one
+        machine = Machine(association.dul)
+        machine.current_state = association.dul.state_machine.current_state
+        association.dul.state_machine = machine
         association.dimse.get_msg = partial(_next_message, association.dimse)
         return association
 
