@@ -20,11 +20,12 @@ from cryptography import x509
 from sqlalchemy import make_url
 
 from calcium.errors import AgatstonError, SettingsError, WeightsError
-from service import scu
+from service import addresses, scu
 from service.beats import alive
 from service.database import Database, current, head
+from service.dicomweb import search
 from service.dispatch import Dispatcher
-from service.settings import MEBIBYTE, Settings
+from service.settings import MEBIBYTE, Destination, Peer, Settings
 
 Verdict = Literal["OK", "WARN", "FAIL"]
 
@@ -305,21 +306,42 @@ def _tls(settings: Settings, *, wanted: bool) -> ssl.SSLContext | None:
 
 
 def check_peers(settings: Settings) -> Iterator[Check]:
-    """Ask every destination, and every peer whose address is known, by C-ECHO."""
+    """Ask every destination, and every peer whose address is known, by C-ECHO or QIDO-RS."""
     if not settings.all_destinations:
         yield Check("destinations", "WARN", "none: results go nowhere", "set AGATSTON_PACS=AET@host:port")
     for one in settings.all_destinations:
-        peer = scu.Peer(one.aet, one.host, one.port)
-        yield _echo(settings, f"destination {one.name}", peer, tls=one.tls, fault="FAIL")
+        yield from _ask(settings, f"destination {one.name}", one, fault="FAIL")
     for known in settings.peers:
-        if known.host is not None and known.port is not None:
-            peer = scu.Peer(known.aet, known.host, known.port)
-            yield _echo(settings, f"peer {known.name or known.aet}", peer, tls=known.tls, fault="WARN")
+        yield from _ask(settings, f"peer {known.name or known.aet}", known, fault="WARN")
 
 
-def _echo(settings: Settings, name: str, peer: scu.Peer, *, tls: bool, fault: Verdict) -> Check:
+def _ask(settings: Settings, name: str, known: Peer | Destination, *, fault: Verdict) -> Iterator[Check]:
+    if known.url is not None:
+        yield _search(settings, name, known, fault=fault)
+    if known.host and known.port:
+        yield _echo(settings, name, known, fault=fault)
+
+
+def _search(settings: Settings, name: str, known: Peer | Destination, *, fault: Verdict) -> Check:
     try:
-        peer = scu.Peer(peer.aet, peer.host, peer.port, _tls(settings, wanted=tls))
+        server = addresses.web_server(settings, known)
+        assert server is not None
+        search.check(server, timeout=ECHO_SECONDS)
+    except scu.PeerRefusedError as error:
+        return Check(name, fault, str(error), "check the url, and its token, or user and password")
+    except AgatstonError as error:
+        return Check(name, fault, str(error), "check url, token file, ca and firewall, and that it runs")
+    if server.authorization and server.url.startswith("http:"):
+        return Check(
+            name, "WARN", f"{server} answers QIDO-RS, and our password goes there in clear", "use https"
+        )
+    return Check(name, "OK", f"{server} answers QIDO-RS")
+
+
+def _echo(settings: Settings, name: str, known: Peer | Destination, *, fault: Verdict) -> Check:
+    try:
+        peer = addresses.address(settings, known)
+        assert peer is not None
         scu.echo(peer, calling_ae=settings.ae_title, timeout=ECHO_SECONDS)
     except scu.RejectedError as error:
         remedy = (

@@ -232,6 +232,7 @@ def record_failure(
     first_seconds: float = RETRY_FIRST_SECONDS,
     cap_seconds: float = RETRY_CAP_SECONDS,
     give_up_days: float = GIVE_UP_DAYS,
+    wait_seconds: float = 0.0,
     fallback: str | None = None,
 ) -> str:
     """Record that it did not get through, and plan the next try; return the new state.
@@ -242,6 +243,8 @@ def record_failure(
         Words without patient data.
     for_good
         The peer refuses this object whatever we do (SOP class not supported, status A9xx or Cxxx).
+    wait_seconds
+        The peer wants to be left alone for so long; at most COMMIT_WAIT_SECONDS are granted.
     fallback
         Name of the destination that gets it instead when it is refused.
 
@@ -262,6 +265,7 @@ def record_failure(
         else:
             row.state = STORED if claimed.stored else PENDING
             delay = min(cap_seconds, first_seconds * 2.0 ** min(row.attempts - 1, 60))
+            delay = max(delay, min(wait_seconds, COMMIT_WAIT_SECONDS))
             row.not_before = now() + timedelta(seconds=delay)
         _release(row)
         return row.state

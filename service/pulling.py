@@ -1,8 +1,8 @@
 """Pulling: ask an archive which series it holds, leave out what is known, fetch the rest into our inbox.
 
-By C-GET the slices come on our own association and go into the inbox as if they were sent; by C-MOVE the
-archive sends them to our SCP, which must run and be known to it. Either way the keeper closes the series and
-opens a job.
+By C-GET and WADO-RS the slices come on our own connection and go into the inbox as if they were sent; by
+C-MOVE the archive sends them to our SCP, which must run and be known to it. Either way the keeper closes the
+series and opens a job.
 """
 
 from __future__ import annotations
@@ -10,27 +10,33 @@ from __future__ import annotations
 import fnmatch
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pydicom.dataset import Dataset
 from sqlalchemy import func, select
 
 from calcium.errors import AgatstonError, MissingAttributeError, SettingsError, UnreadableInstanceError
 from calcium.job import JobState
-from service import scu
+from service import addresses, scu
 from service.admission import Admission
 from service.database import Database
+from service.dicomweb import retrieval, search
+from service.dicomweb.server import Server
 from service.heads import read_head
 from service.inbox import Inbox, Incoming
-from service.settings import Settings
-from service.statuses import STATUSES, RefusedError
+from service.settings import MEBIBYTE, Destination, Peer, Settings, web_url
+from service.statuses import STATUSES, SUCCESS, RefusedError
 from service.tables import Instance, Job, Series
 
 log = logging.getLogger(__name__)
 
+Archive: TypeAlias = scu.Peer | Server
 Method = Literal["get", "move", "auto"]
+Receive: TypeAlias = Callable[[scu.Received], int]
+Answer: TypeAlias = Dataset | dict[str, str]  # of a C-FIND or of QIDO-RS
 
 # A job in one of these states is not to be made again by a sweep; what failed or was cancelled may be.
 DONE = (JobState.WAITING, JobState.RUNNING, JobState.SCORED, JobState.NOT_ELIGIBLE, JobState.SUPERSEDED)
@@ -107,40 +113,73 @@ class Pulled:
     text: str = ""
 
 
-def peer_of(settings: Settings, name: str | None) -> scu.Peer:
-    """Return the archive that `name` means: a peer's or destination's name or AE title, or ``AET@host:port``.
+def peer_of(settings: Settings, name: str | None) -> Archive:
+    """Return the archive that `name` means.
+
+    Parameters
+    ----------
+    name
+        A peer's or destination's name, AE title or url, ``AET@host:port``, or the base address of a DICOMweb
+        server; None: the first destination.
 
     Raises
     ------
     SettingsError
         Nothing of that name has an address, or no name is given and there is no destination.
     """
-    tls = None
-    if settings.tls_ca is not None:
-        tls = scu.tls_context(ca=settings.tls_ca, certificate=settings.tls_certificate, key=settings.tls_key)
+    if name is not None and name.lower().startswith("http"):
+        return _server_at(settings, name)
     if name is not None and "@" in name:
         return scu.Peer.parse(name)
-    for one in settings.all_destinations:
-        if name is None or name in {one.name, one.aet}:
-            return scu.Peer(one.aet, one.host, one.port, tls if one.tls else None)
-    for known in settings.peers:
-        if name in {known.name, known.aet} and known.host is not None and known.port is not None:
-            return scu.Peer(known.aet, known.host, known.port, tls if known.tls else None)
     if name is None:
-        raise SettingsError("no archive: name one (--from AET@host:port) or set AGATSTON_PACS")
-    raise SettingsError(f"no peer or destination {name} with host and port in the settings")
+        if not settings.all_destinations:
+            text = "no archive: name one (--from AET@host:port or https://...) or set AGATSTON_PACS"
+            raise SettingsError(text)
+        name = settings.all_destinations[0].name
+    for known in _systems(settings):
+        if name in {known.name, known.aet} - {""}:
+            found = addresses.archive(settings, known)
+            if found is not None:
+                return found
+    raise SettingsError(f"no peer or destination {name} with host and port, or a url, in the settings")
 
 
-def find(peer: scu.Peer, wanted: Wanted, *, calling_ae: str) -> Iterator[FoundSeries]:
+def _systems(settings: Settings) -> list[Destination | Peer]:
+    return [*settings.all_destinations, *settings.peers]
+
+
+def _server_at(settings: Settings, text: str) -> Server:
+    """Return the DICOMweb server of an address, with its token where the settings know one."""
+    try:
+        url = web_url(text)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    for known in _systems(settings):
+        if known.url == url:
+            server = addresses.web_server(settings, known)
+            assert server is not None
+            return server
+    return Server(url)
+
+
+def _querying(
+    peer: Archive, calling_ae: str
+) -> AbstractContextManager[Callable[[str, Mapping[str, str]], Sequence[Answer]]]:
+    if isinstance(peer, Server):
+        return search.querying(peer)
+    return scu.querying(peer, calling_ae=calling_ae)
+
+
+def find(peer: Archive, wanted: Wanted, *, calling_ae: str) -> Iterator[FoundSeries]:
     """Yield the series of an archive that are wanted: studies first, then the series of each.
 
-    A query at SERIES level must name its study (hierarchical search, PS3.4 section C.4.1.3.1): most archives
-    refuse or misread anything else.
+    A query at SERIES level must name its study (hierarchical search, PS3.4 section C.4.1.3.1; in QIDO-RS any
+    other is optional, PS3.18 section 10.6): most archives refuse or misread anything else.
 
     Raises
     ------
     ArchiveUnavailableError, PeerRefusedError
-        As service.scu.find.
+        As service.scu.find and service.dicomweb.search.querying.
     """
     studies_keys = {
         "StudyInstanceUID": wanted.study_instance_uid,
@@ -148,7 +187,7 @@ def find(peer: scu.Peer, wanted: Wanted, *, calling_ae: str) -> Iterator[FoundSe
         "StudyDescription": "",
         "ModalitiesInStudy": wanted.modality,
     }
-    with scu.querying(peer, calling_ae=calling_ae) as query:
+    with _querying(peer, calling_ae) as query:
         for study in query("STUDY", studies_keys):
             study_uid = _text(study, "StudyInstanceUID")
             if not study_uid or not _matches(_text(study, "StudyDescription"), wanted.study_description):
@@ -164,7 +203,7 @@ def find(peer: scu.Peer, wanted: Wanted, *, calling_ae: str) -> Iterator[FoundSe
                     yield found
 
 
-def _found(study: Dataset, answer: Dataset) -> FoundSeries:
+def _found(study: Answer, answer: Answer) -> FoundSeries:
     count = _text(answer, "NumberOfSeriesRelatedInstances")
     return FoundSeries(
         study_instance_uid=_text(study, "StudyInstanceUID"),
@@ -187,7 +226,7 @@ def _fits(found: FoundSeries, wanted: Wanted) -> bool:
     )
 
 
-def _text(answer: Dataset, keyword: str) -> str:
+def _text(answer: Answer, keyword: str) -> str:
     value: Any = answer.get(keyword)
     return "" if value is None else str(value).strip().strip("\0")
 
@@ -224,11 +263,12 @@ class Puller:
     settings, database
         Of the node.
     inbox, admission
-        Where slices go that come by C-GET.
+        Where slices go that come on our own connection.
     peer
         The archive.
     method
-        ``get``, ``move``, or ``auto``: C-GET, and C-MOVE where the archive offers none.
+        ``get``, ``move``, or ``auto``: C-GET, and C-MOVE where the archive offers none. A DICOMweb server knows
+        WADO-RS only.
     """
 
     def __init__(
@@ -237,7 +277,7 @@ class Puller:
         database: Database,
         inbox: Inbox,
         admission: Admission,
-        peer: scu.Peer,
+        peer: Archive,
         *,
         method: Method = "auto",
     ) -> None:
@@ -296,48 +336,67 @@ class Puller:
         return Pulled(found, "pulled", outcome.completed)
 
     def _fetch(self, found: FoundSeries) -> scu.RetrieveOutcome:
+        peer = self._peer
+        if isinstance(peer, Server):
+            return self._take_in(found, lambda receive: self._get_from_web(peer, receive, found))
         if self._method != "move":
             try:
-                outcome = self._get(found)
+                outcome = self._take_in(found, lambda receive: self._get(peer, receive, found))
             except scu.NoContextError:
                 if self._method == "get":
                     raise
-                log.info("%s offers no C-GET, C-MOVE is used", self._peer)
+                log.info("%s offers no C-GET, C-MOVE is used", peer)
                 self._method = "move"
             else:
                 if self._method == "get" or outcome.completed or not outcome.failed:
                     return outcome
                 log.info("no instance came by C-GET, C-MOVE is tried [%s]", found.series_instance_uid)
         return scu.move(
-            self._peer,
+            peer,
             study_instance_uid=found.study_instance_uid,
             series_instance_uid=found.series_instance_uid,
             destination_ae=self._settings.ae_title,
             calling_ae=self._settings.ae_title,
         )
 
-    def _get(self, found: FoundSeries) -> scu.RetrieveOutcome:
-        fed: set[int] = set()
-
-        def receive(received: scu.Received) -> int:
-            try:
-                fed.add(self._receive(received))
-            except RefusedError as refused:
-                log.warning("instance refused (%s): %s", refused.reason, refused.comment)
-                return STATUSES[refused.reason]
-            return 0x0000
-
-        outcome = scu.get(
-            self._peer,
+    def _get(self, peer: scu.Peer, receive: Receive, found: FoundSeries) -> scu.RetrieveOutcome:
+        return scu.get(
+            peer,
             receive,
             study_instance_uid=found.study_instance_uid,
             series_instance_uid=found.series_instance_uid,
             calling_ae=self._settings.ae_title,
         )
+
+    def _get_from_web(self, server: Server, receive: Receive, found: FoundSeries) -> scu.RetrieveOutcome:
+        return retrieval.retrieve(
+            server,
+            receive,
+            study_instance_uid=found.study_instance_uid,
+            series_instance_uid=found.series_instance_uid,
+            max_instance_bytes=self._settings.max_instance_mb * MEBIBYTE,
+            max_instances=self._settings.max_series_instances,
+        )
+
+    def _take_in(
+        self, found: FoundSeries, fetch: Callable[[Receive], scu.RetrieveOutcome]
+    ) -> scu.RetrieveOutcome:
+        """Let `fetch` bring instances into the inbox; the series they fed may be closed when it returns."""
+        fed: set[int] = set()
+
+        def receive(received: scu.Received) -> int:
+            try:
+                fed.add(self._receive(received, found))
+            except RefusedError as refused:
+                log.warning("instance refused (%s): %s", refused.reason, refused.comment)
+                return STATUSES[refused.reason]
+            return SUCCESS
+
+        outcome = fetch(receive)
         self._inbox.released(sorted(fed))
         return outcome
 
-    def _receive(self, received: scu.Received) -> int:
+    def _receive(self, received: scu.Received, found: FoundSeries) -> int:
         self._admission.check(len(received.data_set))
         try:
             head = read_head(received.data_set, received.transfer_syntax_uid)
@@ -346,7 +405,12 @@ class Puller:
         except UnreadableInstanceError as error:
             raise RefusedError("unreadable", str(error)) from error
         if (head.sop_class_uid, head.sop_instance_uid) != (received.sop_class_uid, received.sop_instance_uid):
-            raise RefusedError("mismatch", "the data set's UIDs differ from the command's")
+            raise RefusedError("mismatch", "the data set's UIDs differ from the command's or the file's head")
+        if (head.study_instance_uid, head.series_instance_uid) != (
+            found.study_instance_uid,
+            found.series_instance_uid,
+        ):
+            raise RefusedError("mismatch", "an instance of another series than was asked for")
         _, series_id = self._inbox.receive(
             Incoming(
                 head=head,

@@ -12,13 +12,15 @@ import re
 import socket
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    SecretStr,
     ValidationError,
     field_validator,
     model_validator,
@@ -45,6 +47,27 @@ def _ae_title(value: object) -> object:
     return value
 
 
+def web_url(text: str) -> str:
+    """Return the base address of a DICOMweb server, without a slash at its end.
+
+    Raises
+    ------
+    ValueError
+        It is no http(s) address, or carries a password, a query or a fragment.
+    """
+    text = text.strip()
+    try:
+        parts = urlsplit(text)
+        whole = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:  # a port or an IPv6 address of another form
+        whole = False
+    if not whole or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("write the base of a DICOMweb server, e.g. https://pacs.example/dicom-web")
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        raise ValueError("the address of a DICOMweb server has no user, password, query or fragment in it")
+    return text.rstrip("/")
+
+
 def _json(value: object) -> object:
     """Read the form that lists have in an environment variable."""
     if isinstance(value, str):
@@ -57,6 +80,7 @@ def _json(value: object) -> object:
 
 AeTitle = Annotated[str, BeforeValidator(_ae_title)]
 Port = Annotated[int, Field(ge=0, le=65535)]  # 0: any free port, for tests
+WebUrl = Annotated[str, BeforeValidator(lambda value: web_url(value) if isinstance(value, str) else value)]
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -65,8 +89,49 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Destination(_Part):
-    """An archive that gets our objects.
+class _Web(_Part):
+    """How to reach a system by DICOMweb (PS3.18), where it is reached so.
+
+    Parameters
+    ----------
+    url
+        Base of its services, e.g. ``https://pacs.example/dicom-web``.
+    token, token_file
+        Bearer token (RFC 6750), or a file that holds it, read for each request.
+    user, password, password_file
+        For HTTP's Basic authentication (RFC 7617) instead.
+    ca
+        PEM file of the authorities to trust; None: those of the system. With `tls` we show our own certificate.
+    """
+
+    url: WebUrl | None = None
+    token: SecretStr | None = None
+    token_file: Path | None = None
+    user: Annotated[str, Field(pattern=r"^[^:\x00-\x1f\x7f]+$")] | None = None
+    password: SecretStr | None = None
+    password_file: Path | None = None
+    ca: Path | None = None
+
+    @field_validator("token_file", "password_file", "ca", mode="after")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        return None if path is None else path.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        ways = [one for one in (self.token, self.token_file, self.user) if one is not None]
+        passwords = [one for one in (self.password, self.password_file) if one is not None]
+        if self.url is None and (ways or passwords or self.ca is not None):
+            raise ValueError("token, user, password and ca belong to a url")
+        if len(ways) > 1:
+            raise ValueError("give one of token, token_file and user")
+        if len(passwords) != (self.user is not None):
+            raise ValueError("user goes with one of password and password_file")
+        return self
+
+
+class Destination(_Web):
+    """An archive that gets our objects: by C-STORE at `aet`, `host` and `port`, or by STOW-RS at `url`.
 
     Parameters
     ----------
@@ -75,7 +140,8 @@ class Destination(_Part):
     kinds
         Kinds of output objects that go there (service.tables.OutputObject.kind).
     commitment
-        Ask for storage commitment (PS3.4 Annex J) and call a report delivered only when it is given.
+        Ask for storage commitment (PS3.4 Annex J) and call a report delivered only when it is given; STOW-RS
+        has none.
     fallback
         Name of another destination that gets what this one refuses for good.
     tls
@@ -85,31 +151,51 @@ class Destination(_Part):
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-    aet: AeTitle
-    host: str
-    port: Port
+    aet: AeTitle = ""
+    host: str = ""
+    port: Port = 0
     kinds: tuple[str, ...] = ("sr3d", "sr", "summary")
     commitment: bool = False
     fallback: str | None = None
     tls: bool = False
     sources: tuple[AeTitle, ...] = ()
 
+    @model_validator(mode="after")
+    def _one_address(self) -> Self:
+        dimse = {"aet", "host", "port"} & self.model_fields_set
+        if self.url is None and len(dimse) < 3:
+            raise ValueError("a destination has aet, host and port, or a url")
+        if self.url is not None and {"host", "port"} & dimse:
+            raise ValueError("a destination has host and port, or a url, not both")
+        if self.url is not None and self.commitment:
+            raise ValueError("STOW-RS knows no storage commitment: the answer to each object is its delivery")
+        return self
+
+    @property
+    def address(self) -> str:
+        """Where it is, for people: the url, or ``AET@host:port``."""
+        return self.url or f"{self.aet}@{self.host}:{self.port}"
+
     @classmethod
-    def parse(cls, text: str, name: str = DEFAULT_DESTINATION) -> Destination:
-        """Read ``AET@host:port``.
+    def parse(
+        cls, text: str, name: str = DEFAULT_DESTINATION, *, token_file: Path | None = None
+    ) -> Destination:
+        """Read ``AET@host:port`` or the base address of a DICOMweb server.
 
         Raises
         ------
         ValueError
             The text has another form.
         """
+        if text.strip().lower().startswith("http"):
+            return cls(name=name, url=web_url(text), token_file=token_file)
         found = PACS_PATTERN.match(text.strip())
         if found is None:
             raise ValueError(f"write AET@host:port, e.g. ORTHANC@127.0.0.1:4242, not {text!r}")
         return cls(name=name, aet=found["aet"], host=found["host"].strip("[]"), port=int(found["port"]))
 
 
-class Peer(_Part):
+class Peer(_Web):
     """A system that may send to us, and how to ask it back.
 
     Parameters
@@ -120,6 +206,7 @@ class Peer(_Part):
         IP addresses or networks it calls from (``10.1.2.0/24``); empty: any.
     host, port
         Where it listens: for C-FIND counts, for fetching missing slices and for commitment answers; optional.
+        With a `url` it is searched and pulled from by DICOMweb.
     query
         Ask it by C-FIND how many instances a series has before the series is closed.
     lane
@@ -180,7 +267,8 @@ class Settings(BaseModel):
     check_called_ae: bool = False  # refuse associations that call us by another title
     allow_any_peer: bool = False  # on other interfaces than loopback: let unknown AE titles and addresses in
     peers: Annotated[tuple[Peer, ...], BeforeValidator(_json)] = ()
-    pacs: str = ""  # AET@host:port, the default destination
+    pacs: str = ""  # the default destination: AET@host:port, or https://host/dicom-web
+    pacs_token_file: Path | None = None  # holds the bearer token of an https:// default destination
     destinations: Annotated[tuple[Destination, ...], BeforeValidator(_json)] = ()
     tls_certificate: Path | None = None  # PEM; with tls_key and tls_ca: mutual TLS on the DICOM port
     tls_key: Path | None = None
@@ -230,7 +318,9 @@ class Settings(BaseModel):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["plain", "json"] = "plain"
 
-    @field_validator("home", "store_dir", "tls_certificate", "tls_key", "tls_ca", mode="after")
+    @field_validator(
+        "home", "store_dir", "tls_certificate", "tls_key", "tls_ca", "pacs_token_file", mode="after"
+    )
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser().absolute()
@@ -252,6 +342,8 @@ class Settings(BaseModel):
         for path in tls:
             if path is not None and not path.is_file():
                 raise ValueError(f"the TLS file {path} does not exist")
+        if self.pacs_token_file is not None and not self.pacs.strip().lower().startswith("http"):
+            raise ValueError("pacs_token_file goes with a pacs that is an https:// address")
         names = [destination.name for destination in self.all_destinations]
         if len(set(names)) != len(names):
             raise ValueError(f"two destinations have one name: {', '.join(names)}")
@@ -306,8 +398,9 @@ class Settings(BaseModel):
     @cached_property
     def all_destinations(self) -> tuple[Destination, ...]:
         """The configured destinations, and the one of AGATSTON_PACS first."""
-        default = (Destination.parse(self.pacs),) if self.pacs else ()
-        return (*default, *self.destinations)
+        if not self.pacs:
+            return self.destinations
+        return (Destination.parse(self.pacs, token_file=self.pacs_token_file), *self.destinations)
 
     def destination(self, name: str) -> Destination | None:
         """Return the destination of that name; None where the settings no longer have it."""
@@ -317,7 +410,7 @@ class Settings(BaseModel):
         """Return who may call with that AE title: a peer, or a destination (it answers commitments, moves)."""
         known = self.peer(aet)
         if known is None:
-            archives = (found for found in self.all_destinations if found.aet == aet.strip())
+            archives = (one for one in self.all_destinations if one.host and one.aet == aet.strip())
             for found in archives:
                 return Peer(name=found.name, aet=found.aet, host=found.host, port=found.port, tls=found.tls)
         return known

@@ -14,7 +14,7 @@ from service.settings import Settings
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments that `find` and `pull` share."""
-    text = "AET@host:port, or the name of a peer or destination; default: AGATSTON_PACS"
+    text = "AET@host:port, https://host/dicom-web, or the name of a peer or destination; default: AGATSTON_PACS"
     parser.add_argument("--from", dest="source", metavar="PEER", help=text)
     text = "study dates: yesterday, 2026-11-25, 2026-11-01-2026-11-25, 2026-11-01-"
     parser.add_argument("--date", type=moments.dates, metavar="DAYS", help=text)
@@ -56,7 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the series found."""
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+    for name in ("pynetdicom", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     settings = Settings.load()
     peer = pulling.peer_of(settings, args.source)
     database = None

@@ -16,7 +16,6 @@ from service.admission import Admission
 from service.commands.find import add_filters, wanted_of
 from service.database import Database, require_current
 from service.inbox import Inbox
-from service.scu import Peer
 from service.settings import Settings
 from service.store import Store
 
@@ -26,7 +25,7 @@ log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_filters(parser)
-    text = "C-GET, or C-MOVE to our SCP; auto: C-GET where the archive offers it"
+    text = "C-GET, or C-MOVE to our SCP; auto: C-GET where the archive offers it; DICOMweb knows one way only"
     parser.add_argument("--method", choices=("auto", "get", "move"), default="auto", help=text)
     parser.add_argument("--again", action="store_true", help="fetch series that this node knows already, too")
     parser.add_argument("--pause", type=float, default=0.0, metavar="SECONDS", help="rest after each series")
@@ -69,7 +68,7 @@ def _sweep(
     args: argparse.Namespace,
     settings: Settings,
     puller: pulling.Puller,
-    peer: Peer,
+    peer: pulling.Archive,
     stopping: threading.Event,
 ) -> int:
     # All is asked before the first is fetched: no association idles while a series comes.

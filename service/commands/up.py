@@ -48,7 +48,7 @@ def run(args: Namespace) -> int:
 
 def _start_lines(settings: Settings) -> list[str]:
     callers = "any AE title" if settings.any_peer else ", ".join(peer.aet for peer in settings.peers)
-    destinations = ", ".join(f"{d.aet}@{d.host}:{d.port}" for d in settings.all_destinations)
+    destinations = ", ".join(one.address for one in settings.all_destinations)
     return [
         "Agatston: predicted calcium scores of screening chest CT. Research use only.",
         f"  receives  {settings.ae_title} at {settings.dicom_host}:{settings.dicom_port}, from {callers}",

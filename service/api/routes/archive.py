@@ -16,7 +16,6 @@ from service.api.access import NEEDS_OPERATOR, TheNode
 from service.api.node import Node
 from service.api.schemas import Uid
 from service.inbox import Inbox
-from service.scu import Peer
 from service.store import Store
 
 log = logging.getLogger(__name__)
@@ -82,8 +81,8 @@ class PullOut(BaseModel):
     accepted: int
 
 
-def _peer(node: Node, name: str | None) -> Peer:
-    if name is not None and "@" in name:
+def _peer(node: Node, name: str | None) -> pulling.Archive:
+    if name is not None and ("@" in name or ":" in name):
         raise HTTPException(422, "name a peer or destination of the settings, not an address")
     try:
         return pulling.peer_of(node.settings, name)
@@ -144,7 +143,7 @@ def pull(node: TheNode, body: PullIn, later: BackgroundTasks) -> PullOut:
 _ONE_AT_A_TIME = threading.Lock()
 
 
-def _pull(node: Node, peer: Peer, method: pulling.Method, series: list[pulling.FoundSeries]) -> None:
+def _pull(node: Node, peer: pulling.Archive, method: pulling.Method, series: list[pulling.FoundSeries]) -> None:
     store = Store(node.settings.store_root)
     inbox = Inbox(node.settings, store, node.database)
     try:
