@@ -136,6 +136,7 @@ class Job(Base):
         UniqueConstraint("series_id", "revision"),
         Index("ix_jobs_claimable", "state", "not_before"),
         Index("ix_jobs_created_at", "created_at"),
+        Index("ix_jobs_ended_at", "ended_at"),
     )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True, default=lambda: str(uuid4()))
@@ -158,6 +159,13 @@ class Job(Base):
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     seconds: Mapped[dict[str, float]] = mapped_column(JSON, default=dict)  # wall clock by stage
+    # Which scan it was reconstructed from, and how suitable it is (service.reconstructions); None until another
+    # series of its study made us look.
+    acquisition: Mapped[str | None] = mapped_column(SHA256, index=True)
+    suitability: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    # The more suitable reconstruction that gets the score in its place: no foreign key, for it only informs.
+    chosen_series_uid: Mapped[str | None] = mapped_column(UID)
+    forced: Mapped[bool] = mapped_column(default=False)  # a person wants this one, whatever else there is
 
     series: Mapped[Series] = relationship(back_populates="jobs")
     result: Mapped[Result | None] = relationship(back_populates="job", uselist=False)
@@ -280,6 +288,31 @@ class JobEvent(Base):
     actor: Mapped[str] = mapped_column(String(128))  # process or API token's name
     at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
     detail: Mapped[str | None] = mapped_column(Text)
+
+
+class Retrieval(Base):
+    """A search of an archive and what was fetched: a run of a sweep, or a pull that somebody asked for."""
+
+    __tablename__ = "retrievals"
+    __table_args__ = (Index("ix_retrievals_started_at", "started_at"), Index("ix_retrievals_state", "state"))
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))  # sweep, pull
+    name: Mapped[str] = mapped_column(String(64), default="")  # of the sweep
+    archive: Mapped[str] = mapped_column(String(255))  # a name or address of the settings
+    actor: Mapped[str] = mapped_column(String(128))  # schedule, API token's name
+    state: Mapped[str] = mapped_column(String(16), default="running")  # service.retrievals.States
+    owner: Mapped[str] = mapped_column(String(128))  # the process that does it
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
+    seen_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)  # its last progress
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    found: Mapped[int] = mapped_column(Integer, default=0)  # series that fit
+    known: Mapped[int] = mapped_column(Integer, default=0)  # here already
+    passed_over: Mapped[int] = mapped_column(Integer, default=0)  # less suitable reconstructions
+    fetched: Mapped[int] = mapped_column(Integer, default=0)
+    failed: Mapped[int] = mapped_column(Integer, default=0)  # or came in part
+    error: Mapped[str | None] = mapped_column(Text)  # what ended it, without patient data
+    faults: Mapped[list[dict[str, str]]] = mapped_column(JSON, default=list)  # [{series, text}], the first ones
 
 
 class ProcessBeat(Base):
