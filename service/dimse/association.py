@@ -11,6 +11,7 @@ import contextlib
 import re
 import socket
 import ssl
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,36 @@ def _shut_and_close(connection: AssociationSocket) -> None:
 
 
 AssociationSocket._shutdown_socket = _shut_and_close  # noqa: SLF001
+
+
+class _Checkpoint(threading.Event):
+    """Where an association's own thread waits while we send a request and read its answers.
+
+    pynetdicom 3.0.4 takes that thread for waiting when it has been woken, but does not run yet: after a quick
+    second request it then reads the first answer itself and drops it, and a C-FIND seems to find less than the
+    archive holds. Here `clear` returns when the thread does wait.
+    """
+
+    def __init__(self, association: Any) -> None:
+        super().__init__()
+        self._association = association
+        self._waits = threading.Event()
+        self.set()
+
+    def set(self) -> None:
+        self._waits.clear()
+        super().set()
+
+    def clear(self) -> None:
+        super().clear()
+        if threading.current_thread() is not self._association:
+            while not self._waits.wait(0.1) and self._association.is_alive():
+                pass
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if not self.is_set():
+            self._waits.set()
+        return super().wait(timeout)
 
 
 class PeerRefusedError(AgatstonError):
@@ -167,6 +198,7 @@ def open_association(
         raise ArchiveUnavailableError(f"{peer} cannot be reached: {error}") from error
     if not association.is_established:
         raise _why_not(peer, association)
+    association._reactor_checkpoint = _Checkpoint(association)  # noqa: SLF001
     try:
         yield association
     except BaseException:
