@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "find": ("service.commands.find", "ask an archive which series it holds"),
     "pull": ("service.commands.pull", "fetch series from an archive and score them"),
     "job": ("service.commands.job", "list, re-run, cancel or force a job"),
+    "passcode": ("service.commands.passcode", "hash a passcode, for the users of a peer"),
     "phantom": ("models.commands.phantom", "write simulated scans with known reference scores"),
     "train": ("models.commands.train", "train networks"),
     "evaluate": ("models.commands.evaluate", "compare predicted with reference scores"),

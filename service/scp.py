@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from pydicom import uid
 from pynetdicom import AE, _config, evt
+from pynetdicom.pdu_primitives import UserIdentityNegotiation
 from pynetdicom.sop_class import (
     CTImageStorage,
     EnhancedCTImageStorage,
@@ -26,6 +27,7 @@ from service import commitments, deliveries, metrics, scu
 from service.associations import Server, tls_context
 from service.database import UNAVAILABLE
 from service.heads import SOP_CLASS, SOP_INSTANCE, UID_PATTERN, read_head
+from service.identity import is_user
 from service.inbox import Inbox, Incoming
 from service.statuses import SUCCESS, RefusedError
 from service.tables import CommitmentRequest
@@ -62,6 +64,7 @@ ANSWER_HERE_SECONDS = 0.2  # the response to N-ACTION goes first
 REJECT_CALLING_AE = (0x01, 0x01, 0x03)
 REJECT_CALLED_AE = (0x01, 0x01, 0x07)
 REJECT_LIMIT = (0x02, 0x03, 0x02)
+REJECT_IDENTITY = (0x01, 0x02, 0x01)  # by the ACSE, no reason given: none of the reasons is about identities
 
 
 def _is_uid(text: str) -> bool:
@@ -107,6 +110,7 @@ class Scp:
         _config.LOG_HANDLER_LEVEL = "none"
         handlers = [
             (evt.EVT_REQUESTED, self._on_requested),
+            (evt.EVT_USER_ID, self._on_identity),
             (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_C_ECHO, self._on_echo),
             (evt.EVT_N_ACTION, self._on_action),
@@ -181,6 +185,12 @@ class Scp:
             return REJECT_CALLING_AE, "it may not call from this address"
         if self._settings.check_called_ae and called != self._settings.ae_title:
             return REJECT_CALLED_AE, f"it calls {called!r}"
+        identity = association.requestor.user_identity
+        if peer is not None and peer.users:
+            if not is_user(identity, peer.users):
+                return REJECT_IDENTITY, "no user of this peer, or another passcode"
+        elif identity is not None and self._settings.unchecked_identities == "refuse":
+            return REJECT_IDENTITY, "its user identity cannot be checked"
         limit = (peer and peer.max_associations) or self._settings.max_associations_per_peer
         theirs = [
             other
@@ -193,6 +203,17 @@ class Scp:
                 "stopping" if self._stopping else f"{len(theirs)} associations of this peer are open",
             )
         return None
+
+    def _on_identity(self, event: evt.Event) -> tuple[bool, None]:
+        """Affirm an identity that `_refusal` has checked; one that nobody checked gets no positive response."""
+        peer = self._settings.sender(event.assoc.requestor.primitive.calling_ae_title)
+        if peer is None or not peer.users:
+            raise NotImplementedError  # pynetdicom: accept without an answer to it (PS3.7 section D.3.3.7.1)
+        if event.assoc.requestor.user_identity.positive_response_requested:
+            answer = UserIdentityNegotiation()
+            answer.server_response = b""  # PS3.7 Table D.3-15: empty for names and passcodes
+            event.assoc.acceptor.add_negotiation_item(answer)
+        return True, None
 
     def _on_echo(self, event: evt.Event) -> int:  # noqa: ARG002 (pynetdicom's signature)
         return SUCCESS

@@ -28,6 +28,7 @@ from pydantic import (
 
 from calcium import configuration
 from calcium.errors import SettingsError
+from service.identity import HASH_PATTERN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -195,6 +196,19 @@ class Destination(_Web):
         return cls(name=name, aet=found["aet"], host=found["host"].strip("[]"), port=int(found["port"]))
 
 
+class User(_Part):
+    """Somebody who may come in by user identity negotiation; only a hash is kept.
+
+    Parameters
+    ----------
+    passcode
+        Made by ``agatston passcode``.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    passcode: Annotated[str, Field(pattern=HASH_PATTERN)]
+
+
 class Peer(_Web):
     """A system that may send to us, and how to ask it back.
 
@@ -213,6 +227,9 @@ class Peer(_Web):
         ``urgent``: its series overtake the others.
     max_associations
         At most so many at once; None: only the limits of the node.
+    users
+        Each association must name one of these, with the passcode (PS3.7 section D.3.3.7); empty: no names
+        are asked for.
     """
 
     name: str = ""
@@ -224,6 +241,7 @@ class Peer(_Web):
     lane: Literal["normal", "urgent"] = "normal"
     max_associations: Count | None = None
     tls: bool = False
+    users: tuple[User, ...] = ()
 
     def calls_from(self, address: str) -> bool:
         """Tell whether it may call from this IP address."""
@@ -267,6 +285,8 @@ class Settings(BaseModel):
     check_called_ae: bool = False  # refuse associations that call us by another title
     allow_any_peer: bool = False  # on other interfaces than loopback: let unknown AE titles and addresses in
     peers: Annotated[tuple[Peer, ...], BeforeValidator(_json)] = ()
+    # user identities that cannot be checked (a ticket, an assertion, a token, or a peer without users)
+    unchecked_identities: Literal["ignore", "refuse"] = "ignore"
     pacs: str = ""  # the default destination: AET@host:port, or https://host/dicom-web
     pacs_token_file: Path | None = None  # holds the bearer token of an https:// default destination
     destinations: Annotated[tuple[Destination, ...], BeforeValidator(_json)] = ()

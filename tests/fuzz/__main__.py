@@ -18,7 +18,9 @@ import atheris
 os.environ["RUST_BACKTRACE"] = "0"  # a backtrace of each panic that pylibjpeg-rle catches would take the time
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "tests" / "support"))
-INSTRUMENTED = ["calcium", "service.heads", "service.scp", "service.inbox", "pydicom"]
+INSTRUMENTED = ["calcium", "service.heads", "service.scp", "service.inbox", "service.associations", "pydicom"]
+if "port" in sys.argv:
+    INSTRUMENTED.append("pynetdicom")
 
 with atheris.instrument_imports(include=INSTRUMENTED):
     from tests.fuzz.targets import TARGETS
