@@ -76,7 +76,7 @@ def test_no_text_leaves_the_page(result, validated):
         result, weights=long, cautions=cautions, agatston=123456.0, agatston_interval=(1e5, 2e5), volume_mm3=1e6
     )
     with picture._style():
-        page = picture._page(wide, DEVICE)
+        page = picture._page(wide, DEVICE, "series 1234567, 1234 slices of 0.625 mm, a-kernel-of-12345")
         canvas = picture.FigureCanvasAgg(page)
         canvas.draw()
         for text in page.findobj(Text):
@@ -112,10 +112,24 @@ def test_every_group_can_be_drawn(result, agatston):
     page = picture.draw_summary(replace(result, agatston=agatston), DEVICE)
     group = RiskGroup.of(agatston)
     colour = np.array([int(picture.GROUP_COLOURS[group][place : place + 2], 16) for place in (1, 3, 5)])
-    # The bar of the group is the only one in its full colour.
-    column = round((0.42 + 0.55 * (group + 0.5) / 5) * 1024)
+    # The bar of the group is the only one in its full colour; its middle holds the probability.
+    column = round((0.42 + 0.55 * (group + 0.15) / 5) * 1024)
     row = round((1 - 0.805 - 0.075 * 1.0 / 1.6) * 1024)
     assert np.abs(page[row, column].astype(int) - colour).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("agatston", "place"), [(0.0, 0.08), (0.5, 0.5), (100.0, 0.08), (250.0, 0.5), (399.0, 0.92), (9e4, 0.92)]
+)
+def test_the_mark_stands_where_the_score_is_and_on_no_edge(agatston, place):
+    assert picture._place(agatston, RiskGroup.of(agatston)) == pytest.approx(place)
+
+
+def test_the_page_tells_which_series_was_scored_and_no_patient():
+    series = samples.series(SeriesNumber="4", SeriesDescription="Müller")
+    series = replace(series, acquisition=replace(series.acquisition, kernel="Br40d\\3 a very long name"))
+    assert picture.describe(series) == "series 4, 60 slices of 2.5 mm, Br40d"
+    assert picture.describe(samples.series()) == "60 slices of 2.5 mm"
 
 
 def test_a_heart_box_beyond_the_image_is_cut_to_it(result):

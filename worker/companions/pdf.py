@@ -8,7 +8,7 @@ from highdicom.sr import CodedConcept
 from pydicom.uid import EncapsulatedPDFStorage
 
 from worker.companions.base import new_object, references
-from worker.companions.picture import PDF_TITLE, draw_pdf
+from worker.companions.picture import PDF_TITLE, describe, draw_pdf
 from worker.report import codes
 from worker.report.document import finish, local_time
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def build_pdf(series: CTSeries, result: ScoringResult, config: ReportConfig) -> Dataset:
     """Return the summary page as an encapsulated document; the same arguments give the same bytes."""
     dataset = new_object(series, result, config, kind="pdf", sop_class_uid=str(EncapsulatedPDFStorage))
-    content = draw_pdf(result, config.device)
+    content = draw_pdf(result, config.device, describe(series))
     moment = local_time(config.made_at, series.header)
     dataset.ConversionType = "WSD"  # SC Equipment, PS3.3 C.8.6.1
     dataset.ContentDate, dataset.ContentTime = moment.strftime("%Y%m%d"), moment.strftime("%H%M%S.%f")

@@ -4,6 +4,7 @@
 
     total, interval, volume        five-group scale
     three axial slices that contribute most, with heart box and heat map
+    legend                                           what was scored
     coronal overview | slice-score profile | cautions
     AI estimate: research use ...            software and weights
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from calcium.geometry import VolumeGeometry
+    from calcium.series import CTSeries
     from models.results import Caution, ScoringResult, SliceScore
     from worker.identity import Device
 
@@ -48,6 +50,11 @@ SLICES = 3
 PDF_TITLE = "Predicted coronary calcium score"
 CAUTIONS_SHOWN = 4
 FOOT_WIDTH = 88  # characters of small text in a line
+SOURCE_WIDTH = 44  # the same beside the legend
+KERNEL_LENGTH = 16
+SCALE_BAR_MM = 50.0
+SCALE_END = 2000.0  # Agatston score at the end of the scale's open group
+EDGE = 0.08
 
 # Points at 100 dpi; 14 points are 19 pixels, and 10 when shown at 512.
 HUGE, LARGE, NORMAL, SMALL = 54, 21, 16, 14
@@ -65,23 +72,30 @@ GROUP_COLOURS = {
 }
 
 
-def draw_summary(result: ScoringResult, device: Device) -> NDArray[np.uint8]:
+def draw_summary(result: ScoringResult, device: Device, source: str = "") -> NDArray[np.uint8]:
     """Return the page, uint8, (row, column, RGB), `SIZE` pixels a side.
 
     The same result gives the same pixels with the same version of matplotlib.
+
+    Parameters
+    ----------
+    result, device
+        What is shown, and who made it.
+    source
+        Which series was scored, see `describe`.
     """
     with _style():
-        canvas = FigureCanvasAgg(_page(result, device))
+        canvas = FigureCanvasAgg(_page(result, device, source))
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def draw_pdf(result: ScoringResult, device: Device) -> bytes:
+def draw_pdf(result: ScoringResult, device: Device, source: str = "") -> bytes:
     """Return the same page as a PDF file, its text as text."""
     buffer = io.BytesIO()
     with _style():
         # No date and no version of the writer: the same result is the same file.
-        FigureCanvasPdf(_page(result, device)).print_pdf(
+        FigureCanvasPdf(_page(result, device, source)).print_pdf(
             buffer, metadata={"Title": PDF_TITLE, "CreationDate": None, "Producer": None, "Creator": None}
         )
     return buffer.getvalue()
@@ -96,12 +110,29 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _page(result: ScoringResult, device: Device) -> Figure:
+def describe(series: CTSeries) -> str:
+    """Return which of a study's series was scored: number, slices, kernel. Nothing here names the patient."""
+    number = series.header.get("SeriesNumber")
+    kernel = "".join(
+        one for one in series.acquisition.kernel.split("\\")[0] if one.isascii() and one.isprintable()
+    )
+    parts = [
+        f"series {number}" if isinstance(number, int) else "",
+        f"{series.volume.geometry.shape[0]} slices of {series.volume.slice_thickness_mm:g} mm",
+        kernel.strip()[:KERNEL_LENGTH],
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _page(result: ScoringResult, device: Device, source: str) -> Figure:
     figure = Figure(figsize=(SIZE / DPI, SIZE / DPI), dpi=DPI, facecolor=PAPER)
     shown = contributing(result)
     _numbers(figure, result)
-    _scale(figure, result.risk_group)
+    _scale(figure, result)
     _axial_row(figure, result, shown)
+    figure.text(
+        0.97, 0.465, textwrap.shorten(source, SOURCE_WIDTH), color=DIM, size=SMALL, va="top", ha="right"
+    )
     _coronal(figure, result, shown)
     _profile(figure, result, shown)
     _cautions(figure, result.cautions)
@@ -146,7 +177,9 @@ def _numbers(figure: Figure, result: ScoringResult) -> None:
     figure.text(0.03, 0.842, "\n".join(lines), color=INK, size=SMALL, va="top", linespacing=1.4)
 
 
-def _scale(figure: Figure, group: RiskGroup) -> None:
+def _scale(figure: Figure, result: ScoringResult) -> None:
+    """Draw the five groups, the one of the total, and how probable each is."""
+    group = result.risk_group
     figure.text(0.42, 0.965, "Risk group", color=DIM, size=NORMAL, va="top")
     name = group.label[0].upper() + group.label[1:]
     figure.text(0.42, 0.940, name, color=GROUP_COLOURS[group], size=30, weight="bold", va="top")
@@ -157,10 +190,31 @@ def _scale(figure: Figure, group: RiskGroup) -> None:
         here = each is group
         axes.add_patch(Rectangle((each + 0.02, 0.75), 0.96, 0.55, color=colour, alpha=1.0 if here else 0.35))
         if here:
-            axes.plot(each + 0.5, 1.5, marker="v", markersize=13, color=INK, clip_on=False)
+            place = each + _place(result.agatston, group)
+            axes.plot(place, 1.5, marker="v", markersize=13, color=INK, clip_on=False)
+        if result.group_probabilities is not None:
+            axes.text(
+                each + 0.5,
+                1.02,
+                f"{result.group_probabilities[each]:.0%}",
+                size=SMALL,
+                ha="center",
+                va="center",
+                color=PAPER if here else INK,
+                weight="bold" if here else "normal",
+            )
     for edge, threshold in enumerate(RISK_THRESHOLDS, start=1):
         axes.text(edge, 0.62, f"{threshold:.0f}", color=INK, size=SMALL, ha="center", va="top")
     axes.text(0.02, 0.62, "0", color=INK, size=SMALL, ha="left", va="top")
+    if result.group_probabilities is not None:
+        figure.text(0.97, 0.965, "%: how probable", color=DIM, size=SMALL, va="top", ha="right")
+
+
+def _place(agatston: float, group: RiskGroup) -> float:
+    """Return where in its group's bar a score stands, 0 to 1, never on an edge where two groups meet."""
+    low, high = group.bounds
+    part = (agatston - low) / (min(high, SCALE_END) - low)
+    return min(max(part, EDGE), 1 - EDGE)
 
 
 def _axial_row(figure: Figure, result: ScoringResult, shown: tuple[SliceScore, ...]) -> None:
@@ -181,6 +235,8 @@ def _axial_row(figure: Figure, result: ScoringResult, shown: tuple[SliceScore, .
         _label(axes, 0.03, 0.97, f"{LABELS[place]}  {text}", size=NORMAL, va="top", weight="bold")
         _label(axes, 0.97, 0.03, f"z {score.z_mm:.1f} mm", size=SMALL, ha="right")
         _label(axes, 0.03, 0.03, "R", size=SMALL)
+        if place == 0:
+            _scale_bar(axes, volume.geometry.spacing_mm[2])
     legend = "box: heart" + ("; colours: where the score comes from" if result.heat_map is not None else "")
     figure.text(0.03, 0.465, legend, color=DIM, size=SMALL, va="top")
 
@@ -189,6 +245,19 @@ def _label(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
     """Write on an image so that it is read on bone and on air."""
     outline = [withStroke(linewidth=3, foreground=PAPER)]
     axes.text(x, y, text, transform=axes.transAxes, color=INK, path_effects=outline, **style)
+
+
+def _scale_bar(axes: Axes, column_mm: float) -> None:
+    """Draw a length into an image: a Secondary Capture has no spacing that a viewer could measure with."""
+    left, right = axes.get_xlim()
+    start = left + 0.14 * (right - left)
+    length = SCALE_BAR_MM / column_mm
+    outline = [withStroke(linewidth=4, foreground=PAPER)]
+    axes.plot(
+        [start, start + length], [0.028, 0.028], transform=axes.get_xaxis_transform(),
+        color=INK, linewidth=2, path_effects=outline, scalex=False, scaley=False,
+    )  # fmt: skip
+    _label(axes, 0.15, 0.045, f"{SCALE_BAR_MM / 10:g} cm", size=SMALL)
 
 
 def _axial_view(box: BoxMm, geometry: VolumeGeometry) -> VoxelBox:
@@ -265,6 +334,7 @@ def _coronal(figure: Figure, result: ScoringResult, shown: tuple[SliceScore, ...
         above = min(score.z_mm, above - LABEL_GAP_MM)
         outline = [withStroke(linewidth=3, foreground=PAPER)]
         axes.text(right - 2, above, LABELS[place], color=WARN, size=SMALL, ha="right", path_effects=outline)
+    _label(axes, 0.03, 0.03, "R", size=SMALL)
     axes.axis("off")
 
 
@@ -327,3 +397,5 @@ def _foot(figure: Figure, result: ScoringResult, device: Device) -> None:
     )
     for y, line in ((0.057, f"Networks trained on {weights.training_data} data{validated}"), (0.03, versions)):
         figure.text(0.03, y, textwrap.shorten(line, FOOT_WIDTH), color=DIM, size=SMALL, va="top")
+    window = f"window {WINDOW_HU[0]:.0f} to {WINDOW_HU[1]:.0f} HU"
+    figure.text(0.97, 0.088, window, color=DIM, size=SMALL, va="top", ha="right")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from worker.companions.base import new_object, references
-from worker.companions.picture import SIZE, contributing, draw_summary
+from worker.companions.picture import SIZE, contributing, describe, draw_summary
 from worker.report.content import nearest_instance
 from worker.report.document import finish, local_time
 
@@ -42,7 +42,7 @@ def build_summary(series: CTSeries, result: ScoringResult, config: ReportConfig)
         nearest_instance(series, score.z_mm) for score in contributing(result)
     )
     # Image Pixel (C.7.6.3)
-    pixels = draw_summary(result, config.device)
+    pixels = draw_summary(result, config.device, describe(series))
     dataset.SamplesPerPixel = 3
     dataset.PhotometricInterpretation = "RGB"
     dataset.PlanarConfiguration = 0
