@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from calcium.agatston import credit_map
 from models.attention import joint_response
+from models.lesions import certain_lesions
 from models.networks.regressor import Regressor
 from models.networks.weigher import Weigher
 from models.preprocess import Samples, averaging, plane, regressor_input, weigher_input
@@ -79,11 +80,10 @@ def weigh(
         Whether to return the credited score of each voxel.
     """
     inside = crop.inside
-    count = inside.shape[0]
-    agatston, volume = np.zeros(count), np.zeros(count)
-    response = np.zeros(inside.shape, np.float32) if heat_map else None
     if not credit.any():
-        return Estimate(agatston, volume, response, CREDIT_MEANING)
+        none = np.zeros(inside.shape[0])
+        response = np.zeros(inside.shape, np.float32) if heat_map else None
+        return Estimate(none, none.copy(), response, CREDIT_MEANING)
     members = networks["weigher"]
     first = members[0]
     assert isinstance(first, Weigher)
@@ -94,14 +94,16 @@ def weigh(
         assert isinstance(network, Weigher)
         total += runner(network, _Weights(network, torch.from_numpy(given.cube)[None]), (images, places))
     weights = (total / len(members)).numpy()
-    rows = given.index - inside.start[0]
-    agatston[rows] = (given.credit * weights).sum(axis=(1, 2), dtype=np.float64)
-    increment = crop.volume.geometry.spacing_mm[0]
-    volume[rows] = (given.area * weights).sum(axis=(1, 2), dtype=np.float64) * increment
-    if response is not None:
-        window = (slice(None), *inside.slices[1:])
-        response[rows] = (given.to_voxels(weights) * credit[given.index])[window]
-    return Estimate(agatston, volume, response, CREDIT_MEANING)
+    spread = np.zeros_like(credit)
+    spread[given.index] = given.to_voxels(weights)
+    geometry = crop.volume.geometry
+    decided = certain_lesions(spread, credit, geometry.voxel_volume_mm3, first.config.certain)[inside.slices]
+    candidates = credit[inside.slices]
+    credited = decided * candidates
+    agatston = credited.sum(axis=(1, 2), dtype=np.float64)
+    calcified = np.where(candidates > 0, decided, np.float32(0)).sum(axis=(1, 2), dtype=np.float64)
+    volume = calcified * geometry.voxel_volume_mm3
+    return Estimate(agatston, volume, credited if heat_map else None, CREDIT_MEANING)
 
 
 class _Weights:

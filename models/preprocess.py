@@ -233,7 +233,7 @@ def regressor_input(crop: HeartCrop) -> RegressorInput:
 
 @dataclass(frozen=True, eq=False)
 class WeigherInput:
-    """Slices, context and credit for the weigher.
+    """Slices and context for the weigher.
 
     Parameters
     ----------
@@ -244,11 +244,6 @@ class WeigherInput:
         float32, (slice, 3, 2): where the outer faces of each slice lie in the cube (x, y, z; -1..1).
     cube
         float32, (4, s, s, s): context in the soft tissue window, then x, y, z relative to the box (-1..1).
-    credit
-        float32, (slice, height, width): Agatston credit (mm2 times 1 to 4) of the box's voxels, carried to
-        the input's pixels, so that ``sum(credit * weights)`` is the slice score.
-    area
-        float32, (slice, height, width): calcified area (mm2) of the box's voxels, likewise.
     index
         int64, (slice,): slice of the crop that each is.
     rows, columns
@@ -258,8 +253,6 @@ class WeigherInput:
     images: Float
     places: Float
     cube: Float
-    credit: Float
-    area: Float
     index: NDArray[np.int64]
     rows: Float
     columns: Float
@@ -357,7 +350,7 @@ def weigher_input(
     places[:, 1] = np.array([-1, 1]) * step * height / 2 / half
     z = geometry.origin_mm[2] + geometry.spacing_mm[0] * index
     places[:, 2] = ((z - centre[2]) / half)[:, None]
-    return WeigherInput(images, places, cube, carry(chosen, rows, columns), area, index, rows, columns)
+    return WeigherInput(images, places, cube, index, rows, columns)
 
 
 def _cube(crop: HeartCrop, config: WeigherConfig) -> tuple[Float, float]:

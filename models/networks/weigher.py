@@ -36,6 +36,8 @@ class WeigherConfig:
         Of the 3D branch: at `context_mm`, at twice and at four times that.
     classes
         Auxiliary outputs beside the weight, for training with labels; 0 for none.
+    certain
+        Highest weight that a lesion must reach to count when scoring (models.lesions); 0: all count.
     """
 
     grid_mm: float = 1.0
@@ -47,6 +49,7 @@ class WeigherConfig:
     context_size: int = 48
     context_channels: tuple[int, ...] = (8, 16, 32)
     classes: int = 7
+    certain: float = 0.0
 
     def __post_init__(self) -> None:
         if self.max_pixels % self.stride:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +19,8 @@ from torch.nn import functional
 from calcium.agatston import AGATSTON_SLICE_MM, credit_map
 from calcium.resample import INCREMENT_MM
 from calcium.volume import CTVolume
+from models.estimators import credit_of
+from models.lesions import certain_lesions
 from models.networks.weigher import Weigher, WeigherConfig
 from models.preprocess import WeigherInput, heart_crop, weigher_input
 from models.training.augmentation import (
@@ -56,6 +58,9 @@ SHARPNESS = 4.0  # of the weights when scoring: 0.02 becomes 0.000005
 # Trained weight that becomes 0.5: on real series left out of training, true plaques had weights down to
 # 0.2, while bone had less than 0.01.
 THRESHOLD = 0.3
+# Highest trained weight that a lesion needs to count: on validation scans, lesions below it were noise or the
+# edge of the aorta as often as coronary.
+CERTAIN = 0.7
 BUFFER = 8  # batches between two uses of one
 
 
@@ -303,8 +308,10 @@ def weigh(
         Slices at once.
     """
     place = heart_crop(volume, box)
-    credit = credit_map(place.volume, place.box)
+    credit = credit_of(place)
     weights = np.zeros_like(credit)
+    if not credit.any():
+        return Weights(weights, credit), place
     given = weigher_input(place, credit, network.config)
     cubes = torch.from_numpy(given.cube[None]).to(device)
     half = half_precision(LoopOptions(epochs=1, device=device))
@@ -314,7 +321,9 @@ def weigh(
         with torch.autocast(device, dtype=half, enabled=half is not None):
             logits = network(images, torch.from_numpy(given.places[part]).to(device), cubes)[:, 0]
         weights[given.index[part]] = given.to_voxels(torch.sigmoid(logits.float()).cpu().numpy())
-    return Weights(np.where(credit > 0, weights, np.float32(0)), credit), place
+    found = np.where(credit > 0, weights, np.float32(0))
+    voxel_mm3 = place.volume.geometry.voxel_volume_mm3
+    return Weights(certain_lesions(found, credit, voxel_mm3, network.config.certain), credit), place
 
 
 def total(weights: Weights) -> float:
@@ -322,7 +331,9 @@ def total(weights: Weights) -> float:
     return float((weights.weights * weights.credit).sum(dtype=np.float64)) * INCREMENT_MM / AGATSTON_SLICE_MM
 
 
-def sharpened(network: Weigher, factor: float = SHARPNESS, threshold: float = THRESHOLD) -> Weigher:
+def sharpened(
+    network: Weigher, factor: float = SHARPNESS, threshold: float = THRESHOLD, certain: float = CERTAIN
+) -> Weigher:
     """Return a copy whose weights are decided: below `threshold` towards 0, above towards 1.
 
     Training wants graded weights. A score wants decided ones: thousands of bone and noise pixels of weight 0.02
@@ -336,11 +347,17 @@ def sharpened(network: Weigher, factor: float = SHARPNESS, threshold: float = TH
         On the logits of the weight.
     threshold
         The trained weight that becomes 0.5.
+    certain
+        The trained weight that a lesion must reach somewhere; 0 when every lesion counts.
     """
     copied = copy.deepcopy(network)
+    middle = float(np.log(threshold / (1 - threshold)))
+    if certain > 0:
+        least = factor * (float(np.log(certain / (1 - certain))) - middle)
+        copied.config = replace(copied.config, certain=1 / (1 + float(np.exp(-least))))
     with torch.no_grad():
         assert copied.output.bias is not None
-        copied.output.bias[0] -= float(np.log(threshold / (1 - threshold)))
+        copied.output.bias[0] -= middle
         copied.output.weight[0] *= factor
         copied.output.bias[0] *= factor
     return copied.eval()
