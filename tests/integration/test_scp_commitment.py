@@ -65,13 +65,16 @@ def test_on_a_new_association_until_it_is_taken(tmp_path, scanner):
     with receiver(tmp_path, peers=json.dumps([address])) as node:
         instances = ct_series(2)
         node.send(instances)
-        assert ask(node, [(ds.SOPClassUID, ds.SOPInstanceUID) for ds in instances]) is None
+        unknown = generate_uid()
+        held = [(ds.SOPClassUID, ds.SOPInstanceUID) for ds in instances]
+        assert ask(node, [*held, (CTImageStorage, unknown)]) is None
         assert commitments.answer_due(node.database, node.store, node.settings) == 0  # not yet due
         with node.database.transaction() as session:
             session.execute(update(CommitmentRequest).values(not_before=now()))
         assert commitments.answer_due(node.database, node.store, node.settings) == 1
         (report,) = reports
         assert set(report.committed) == {ds.SOPInstanceUID for ds in instances}
+        assert report.failed == {unknown: 0x0112}
         assert rows(node, CommitmentRequest)[0].state == "answered"
 
 
