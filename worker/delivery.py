@@ -1,25 +1,27 @@
-"""Delivery of one object to one destination: claim, C-STORE, record.
+"""Delivery of one object to one destination: claim, C-STORE or STOW-RS, record.
 
-The statuses of C-STORE (PS3.4 Table B.2-1, PS3.7 annex C) fall into three classes, see `VERDICTS`. A peer that
-does not take Comprehensive 3D SR at all gets the Comprehensive SR of the same result instead, where the
-destination allows that kind; the choice stands in the delivery's row, so that a retry never sends both.
+What a destination answers falls into four classes, see worker.verdicts. One that does not take Comprehensive 3D
+SR at all gets the Comprehensive SR of the same result instead, where it allows that kind; the choice stands in
+the delivery's row, so that a retry never sends both.
 """
 
 from __future__ import annotations
 
 import logging
-from enum import Enum
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydicom.uid import generate_uid
 from sqlalchemy import select
 
-from calcium.errors import AgatstonError, ArchiveUnavailableError
-from service import deliveries, scu
+from calcium.errors import AgatstonError
+from service import addresses, deliveries, scu
 from service.deliveries import ClaimedDelivery, DeliveryLostError
+from service.dicomweb import storage as stow
 from service.tables import Delivery, OutputObject, now
 from worker.lease import Renewal
 from worker.trouble import where
+from worker.verdicts import Verdict, http_verdict, verdict
 
 if TYPE_CHECKING:
     from service.settings import Destination
@@ -30,39 +32,21 @@ log = logging.getLogger(__name__)
 COMMIT_ANSWER_SECONDS = 2.0  # kept open for a commitment report on the same association
 
 
-class Verdict(Enum):
-    """What a status means for the delivery."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a destination's answer means.
 
-    STORED = "stored"
-    RETRY = "retry"
-    REFUSED = "refused"
-    NO_CONTEXT = "no context"
+    Parameters
+    ----------
+    words
+        For the row and the log; without patient data.
+    wait_seconds
+        The destination wants to be left alone for so long.
+    """
 
-
-# status (exact), or its high byte -> verdict; the exact one wins.
-VERDICTS: dict[int, Verdict] = {
-    0x0000: Verdict.STORED,
-    0x0110: Verdict.RETRY,  # processing failure
-    0x0122: Verdict.NO_CONTEXT,  # SOP class not supported
-    0x0124: Verdict.RETRY,  # not authorized: a person will have to change something, and can
-    0x0210: Verdict.RETRY,  # duplicate invocation
-    0x0213: Verdict.RETRY,  # resource limitation
-}
-VERDICTS_BY_HIGH_BYTE: dict[int, Verdict] = {
-    0xB0: Verdict.STORED,  # stored with a warning: coercion, elements discarded
-    0xA7: Verdict.RETRY,  # refused: out of resources
-    0xA9: Verdict.REFUSED,  # data set does not match SOP class
-    0xC0: Verdict.REFUSED,  # cannot understand (C000 to CFFF, see `verdict`)
-}
-OTHER = Verdict.REFUSED
-
-
-def verdict(status: int | None) -> Verdict:
-    """Return what a C-STORE status means; None: no answer came."""
-    if status is None:
-        return Verdict.RETRY
-    high = 0xC0 if status >> 12 == 0xC else status >> 8
-    return VERDICTS.get(status) or VERDICTS_BY_HIGH_BYTE.get(high, OTHER)
+    verdict: Verdict
+    words: str
+    wait_seconds: float = 0.0
 
 
 def deliver(node: WorkerNode, delivery_id: int) -> None:
@@ -89,41 +73,52 @@ def _deliver(node: WorkerNode, claimed: ClaimedDelivery) -> None:
     if destination is None:
         _failed(node, claimed, f"there is no destination {claimed.destination} in the settings any more")
         return
+    if claimed.stored:
+        _commit(node, claimed, destination)
+        return
     try:
-        peer = peer_of(node, destination)
-        if claimed.stored:
-            _commit(node, claimed, destination, peer)
-            return
-        path = node.store.path(claimed.key)
-        (outcome,) = scu.store(peer, [path], calling_ae=node.settings.ae_title)
-        status, comment = outcome.status, outcome.comment
+        answer = _send(node, claimed, destination)
     except FileNotFoundError:
         _failed(node, claimed, "the object's file is no longer in the outbox", for_good=True)
         return
-    except ArchiveUnavailableError as error:
-        # The peer took the association and none of its contexts: the same as a refused context.
-        no_context = "accepts none of the proposed presentation contexts" in str(error)
-        status, comment = (scu.NOT_NEGOTIATED if no_context else None), str(error)
-    match verdict(status):
+    match answer.verdict:
         case Verdict.STORED:
-            _commit(node, claimed, destination, peer)
+            _commit(node, claimed, destination)
         case Verdict.NO_CONTEXT if switch_to_comprehensive_sr(node, claimed, destination):
             log.info("%s takes no 3D SR; it gets Comprehensive SR", claimed.destination)
             node.dispatcher.deliver(claimed.delivery_id)
         case Verdict.RETRY:
-            _failed(node, claimed, _words(status, comment))
+            _failed(node, claimed, answer.words, wait_seconds=answer.wait_seconds)
         case _:
-            fallback = destination.fallback
-            _failed(node, claimed, _words(status, comment), for_good=True, fallback=fallback)
+            _failed(node, claimed, answer.words, for_good=True, fallback=destination.fallback)
 
 
-def peer_of(node: WorkerNode, destination: Destination) -> scu.Peer:
-    """Return how to reach a destination."""
-    settings = node.settings
-    tls = None
-    if destination.tls and settings.tls_ca is not None:
-        tls = scu.tls_context(ca=settings.tls_ca, certificate=settings.tls_certificate, key=settings.tls_key)
-    return scu.Peer(destination.aet, destination.host, destination.port, tls)
+def _send(node: WorkerNode, claimed: ClaimedDelivery, destination: Destination) -> Answer:
+    """Send the object's file, and say what came of it."""
+    path = node.store.path(claimed.key)
+    try:
+        server = addresses.web_server(node.settings, destination)
+        if server is not None:
+            return _read(stow.store(server, path, claimed.sop_instance_uid))
+        (outcome,) = scu.store(_peer(node, destination), [path], calling_ae=node.settings.ae_title)
+    except AgatstonError as error:  # it cannot be reached, or a person has to set something right
+        return Answer(Verdict.RETRY, str(error))
+    return Answer(verdict(outcome.status), _words(outcome.status, outcome.comment))
+
+
+def _read(outcome: stow.StowOutcome) -> Answer:
+    """Read the answer of STOW-RS: what it says of the instance, else what its HTTP status says."""
+    if outcome.status is None:
+        said = http_verdict(outcome.http)
+        return Answer(said, f"HTTP {outcome.http}, nothing said of the object", outcome.retry_after)
+    words = f"HTTP {outcome.http}, {_words(outcome.status, '')}"
+    return Answer(verdict(outcome.status), words, outcome.retry_after)
+
+
+def _peer(node: WorkerNode, destination: Destination) -> scu.Peer:
+    peer = addresses.address(node.settings, destination)
+    assert peer is not None  # the settings check that a destination without a url has host and port
+    return peer
 
 
 def _words(status: int | None, comment: str) -> str:
@@ -137,6 +132,7 @@ def _failed(
     words: str,
     *,
     for_good: bool = False,
+    wait_seconds: float = 0.0,
     fallback: str | None = None,
 ) -> None:
     settings = node.settings
@@ -147,12 +143,13 @@ def _failed(
         for_good=for_good,
         first_seconds=settings.retry_first_seconds,
         give_up_days=settings.delivery_give_up_days,
+        wait_seconds=wait_seconds,
         fallback=fallback,
     )
     log.warning("%s to %s is %s: %s", claimed.sop_instance_uid, claimed.destination, state, words)
 
 
-def _commit(node: WorkerNode, claimed: ClaimedDelivery, destination: Destination, peer: scu.Peer) -> None:
+def _commit(node: WorkerNode, claimed: ClaimedDelivery, destination: Destination) -> None:
     """Record that the peer has the object, and ask it to commit to it where the destination offers that."""
     if not destination.commitment:
         deliveries.record_stored(node.database, claimed)
@@ -163,7 +160,7 @@ def _commit(node: WorkerNode, claimed: ClaimedDelivery, destination: Destination
     deliveries.record_stored(node.database, claimed, transaction_uid=transaction_uid)
     try:
         report = scu.request_commitment(
-            peer,
+            _peer(node, destination),
             [(claimed.sop_class_uid, claimed.sop_instance_uid)],
             transaction_uid,
             calling_ae=node.settings.ae_title,

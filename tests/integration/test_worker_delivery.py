@@ -18,7 +18,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPu
 from service import deliveries
 from service.tables import Alert, Delivery
 from worker import delivery
-from worker.delivery import Verdict, verdict
+from worker.verdicts import Verdict, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -115,6 +115,11 @@ class Orthanc(DicomPeer):
 
     http_port: int = 0
 
+    @property
+    def web(self) -> str:
+        """The base address of its DICOMweb services."""
+        return f"http://127.0.0.1:{self.http_port}/dicom-web"
+
     def get(self, path: str) -> object:
         """GET a path of its REST API and parse the JSON."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=20) as answer:
@@ -135,11 +140,36 @@ class Orthanc(DicomPeer):
             return answer.read()
 
 
+def dicomweb_plugin() -> Path:
+    """Return Orthanc's DICOMweb plugin (Debian: orthanc-dicomweb), or skip by name, as `program`."""
+    folders = [
+        Path("/usr/share/orthanc/plugins"),
+        Path("/usr/lib/orthanc"),
+        Path("/usr/local/share/orthanc/plugins"),
+    ]
+    for folder in folders:
+        for path in sorted(folder.glob("libOrthancDicomWeb.so*")):
+            return path
+    if os.environ.get("AGATSTON_TEST_ALL_PEERS") == "1":
+        pytest.fail("orthanc-dicomweb is not installed, and AGATSTON_TEST_ALL_PEERS=1 allows no skip")
+    pytest.skip("orthanc-dicomweb is not installed")
+
+
 @contextlib.contextmanager
 def orthanc(
-    folder: Path, *, modalities: dict[str, tuple[str, str, int]] | None = None, aet: str = "ORTHANC"
+    folder: Path,
+    *,
+    modalities: dict[str, tuple[str, str, int]] | None = None,
+    aet: str = "ORTHANC",
+    dicomweb: bool = False,
+    users: dict[str, str] | None = None,
 ) -> Iterator[Orthanc]:
-    """Run Orthanc with its own storage; `modalities`: {name: (AET, host, port)}, for C-MOVE and commitment."""
+    """Run Orthanc with its own storage.
+
+    `modalities`: {name: (AET, host, port)}, for C-MOVE and commitment. `dicomweb`: with its plugin. `users`:
+    {name: password} of its HTTP server, which then answers nobody else.
+    """
+    plugins = [str(dicomweb_plugin())] if dicomweb else []
     folder.mkdir(parents=True, exist_ok=True)
     dicom_port, http_port = free_port(), free_port()
     settings = {
@@ -157,10 +187,12 @@ def orthanc(
         "HttpPort": http_port,
         "HttpBindAddresses": ["127.0.0.1"],
         "RemoteAccessAllowed": False,
-        "AuthenticationEnabled": False,
+        "AuthenticationEnabled": bool(users),
+        "RegisteredUsers": users or {},
         "DicomModalities": {name: list(value) for name, value in (modalities or {}).items()},
         "StableAge": 1,
-        "Plugins": [],
+        "Plugins": plugins,
+        "DicomWeb": {"Enable": dicomweb, "Root": "/dicom-web/"},
     }
     path = folder / "orthanc.json"
     path.write_text(json.dumps(settings), encoding="utf-8")
