@@ -14,7 +14,7 @@ class JobState(StrEnum):
     NOT_ELIGIBLE = "not_eligible"  # readable, but gets no score; the reason says why
     FAILED = "failed"  # a fault that no retry cures; the reason says why
     QUARANTINED = "quarantined"  # killed its worker too often
-    SUPERSEDED = "superseded"  # a later revision of the same series took over
+    SUPERSEDED = "superseded"  # a later revision of its series, or a better reconstruction, took over
     CANCELLED = "cancelled"  # by an operator
 
 

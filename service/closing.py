@@ -12,11 +12,11 @@ import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, func, select
 
 from calcium.job import JobState
-from service import alerts, deliveries, jobs
-from service.tables import Delivery, Instance, Job, JobEvent, OutputObject, Series, now
+from service import alerts, jobs, reconstructions
+from service.tables import Instance, Job, JobEvent, Series, now
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -127,7 +127,7 @@ def close(session: Session, settings: Settings, series: Series, *, by: str) -> J
         return None
     for job in earlier:
         if job.state != JobState.SUPERSEDED:
-            _supersede(session, job)
+            jobs.supersede(session, job, actor="keeper", detail="later slices came")
     peer = settings.peer(series.calling_ae)
     job = Job(
         series_id=series.id,
@@ -135,6 +135,10 @@ def close(session: Session, settings: Settings, series: Series, *, by: str) -> J
         instances_sha256=digest,
         last_instance_id=max(row.id for row in rows),
         lane=peer.lane if peer is not None else "normal",
+        # Until it is looked at again; should it be unreadable, the others know whom it fails.
+        acquisition=earlier[-1].acquisition if earlier else None,
+        suitability=earlier[-1].suitability if earlier else None,
+        forced=earlier[-1].forced if earlier else False,
     )
     session.add(job)
     session.flush()
@@ -145,15 +149,50 @@ def close(session: Session, settings: Settings, series: Series, *, by: str) -> J
     return job
 
 
-def _supersede(session: Session, job: Job) -> None:
-    jobs.record(session, job, "supersede", actor="keeper", detail="later slices came")
-    job.ended_at = job.ended_at or now()
-    job.lease_owner = job.lease_until = None
-    # What has not left stays here; what has left gets a successor that names it as its predecessor.
-    objects = select(OutputObject.id).where(OutputObject.job_id == job.id)
-    session.execute(
-        update(Delivery)
-        .where(Delivery.object_id.in_(objects), Delivery.state == deliveries.PENDING)
-        .values(state=deliveries.CANCELLED)
-        .execution_options(synchronize_session=False)
+def let_others_take_over(database: Database, since: datetime) -> list[str]:
+    """Let the next best reconstruction be scored where a more suitable one got no score since then.
+
+    Returns
+    -------
+    list of str
+        Ids of the jobs that wait now.
+    """
+    with database.reading() as session:
+        ended = [
+            (job.id, job.series.study_instance_uid)
+            for job in reconstructions.ended_without_score(session, since)
+        ]
+    again = []
+    for job_id, study in ended:
+        with database.transaction() as session:
+            reconstructions.lock(session, study)
+            found = reconstructions.unserved(session, session.get_one(Job, job_id))
+            if found is None:
+                continue
+            job = session.get_one(Job, found.id, with_for_update=True, populate_existing=True)
+            if not reconstructions.is_outdone(job):  # a person has just let it run again
+                continue
+            again.append(_take_over(session, job).id)
+    return again
+
+
+def _take_over(session: Session, job: Job) -> Job:
+    text = "the more suitable reconstruction got no score"
+    if job.state != JobState.SUPERSEDED:
+        jobs.record(session, job, "rerun", actor="keeper", detail=text)
+        jobs.wait_again(job)
+        return job
+    # Its report was superseded too: the new one is a later revision.
+    new = Job(
+        series_id=job.series_id,
+        revision=job.revision + 1,
+        instances_sha256=job.instances_sha256,
+        last_instance_id=job.last_instance_id,
+        lane=job.lane,
+        acquisition=job.acquisition,
+        suitability=job.suitability,
     )
+    session.add(new)
+    session.flush()
+    session.add(JobEvent(job_id=new.id, event="open", state=new.state, actor="keeper", detail=text))
+    return new

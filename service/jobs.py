@@ -15,7 +15,7 @@ from sqlalchemy import func, select, update
 
 from calcium.errors import AgatstonError
 from calcium.job import TRANSITIONS, JobState, transition
-from service import alerts, deliveries
+from service import alerts, deliveries, reconstructions
 from service.beats import is_dead
 from service.tables import Delivery, Instance, Job, JobEvent, OutputObject, Result, Series, now
 
@@ -40,6 +40,16 @@ class LeaseLostError(AgatstonError):
     """The job is no longer ours: its lease ran out, or it was cancelled or superseded."""
 
     code = "lease_lost"
+
+
+class OutdoneError(AgatstonError):
+    """A more suitable reconstruction of the same acquisition turned up meanwhile."""
+
+    code = reconstructions.REASON
+
+    def __init__(self, verdict: reconstructions.Verdict) -> None:
+        super().__init__(verdict.reason)
+        self.verdict = verdict
 
 
 class NoSuchJobError(AgatstonError):
@@ -70,6 +80,8 @@ class ClaimedJob:
         Why the previous attempt was given up, e.g. ``resources``: then work with less memory.
     predecessors
         Kind -> SOP Instance UID of the latest object of an earlier revision that may have reached an archive.
+    replaces
+        Reports on less suitable reconstructions that this one's takes the place of (`choose`).
     """
 
     job_id: str
@@ -87,6 +99,7 @@ class ClaimedJob:
     keys: tuple[str, ...]
     last_reason_code: str | None
     predecessors: dict[str, str]
+    replaces: tuple[reconstructions.Replaced, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +139,12 @@ def instances_of(session: Session, job: Job) -> Sequence[Instance]:
 
 
 def claim(
-    database: Database, job_id: str, owner: str, *, lease_seconds: float = LEASE_SECONDS
+    database: Database,
+    job_id: str,
+    owner: str,
+    *,
+    lease_seconds: float = LEASE_SECONDS,
+    settle_seconds: float = 0.0,
 ) -> ClaimedJob | None:
     """Take a waiting job; None where it is taken, ended, not yet due, or its series is open again.
 
@@ -134,6 +152,8 @@ def claim(
     ----------
     owner
         Who takes it, for people: ``worker@host:pid``.
+    settle_seconds
+        It waits at most so long for another series of its study that arrives (service.reconstructions.settled).
     """
     token = f"{owner[:90]}:{uuid4().hex}"
     with database.transaction() as session:
@@ -146,7 +166,10 @@ def claim(
                 Job.id == job_id,
                 Job.state == JobState.WAITING,
                 Job.not_before <= moment,
-                select(Series.id).where(Series.id == Job.series_id, Series.closed_at.is_not(None)).exists(),
+                select(Series.id)
+                .where(Series.id == Job.series_id, Series.closed_at.is_not(None))
+                .where(reconstructions.settled(moment, settle_seconds))
+                .exists(),
             )
             .values(
                 state=transition(JobState.WAITING, "claim"),
@@ -197,11 +220,12 @@ def claim_next(
     *,
     lanes: Iterable[str] = ("urgent", "normal"),
     lease_seconds: float = LEASE_SECONDS,
+    settle_seconds: float = 0.0,
 ) -> ClaimedJob | None:
     """Take the oldest job that is due, lane by lane; None where nothing waits."""
     for lane in lanes:
         for job_id in waiting(database, lane=lane, limit=8):
-            claimed = claim(database, job_id, owner, lease_seconds=lease_seconds)
+            claimed = claim(database, job_id, owner, lease_seconds=lease_seconds, settle_seconds=settle_seconds)
             if claimed is not None:
                 return claimed
     return None
@@ -303,6 +327,25 @@ def _end(session: Session, job: Job, event: str, *, actor: str, detail: str | No
     _release(job)
 
 
+def choose(database: Database, claimed: ClaimedJob) -> reconstructions.Verdict:
+    """Tell whether a claimed job is of the reconstruction to score.
+
+    Where it is, reports on less suitable ones that have not left yet are held back.
+
+    Raises
+    ------
+    LeaseLostError
+        The job is no longer ours.
+    """
+    with database.transaction() as session:
+        reconstructions.lock(session, claimed.study_instance_uid)
+        job = _ours(session, claimed)
+        verdict = reconstructions.decide(session, job)
+        if verdict.chosen is None:
+            reconstructions.hold_back(session, reconstructions.beaten(session, job))
+        return verdict
+
+
 def finish_scored(
     database: Database,
     claimed: ClaimedJob,
@@ -327,9 +370,21 @@ def finish_scored(
     ------
     LeaseLostError
         The job is no longer ours: nothing was recorded, and the objects' files are to be removed.
+    OutdoneError
+        A more suitable reconstruction turned up meanwhile: nothing was recorded, the job is still ours.
     """
     with database.transaction() as session:
+        reconstructions.lock(session, claimed.study_instance_uid)
         job = _ours(session, claimed)
+        verdict = reconstructions.decide(session, job)
+        if verdict.chosen is not None:
+            raise OutdoneError(verdict)
+        for other in reconstructions.beaten(session, job):
+            other.reason_code, other.chosen_series_uid = reconstructions.REASON, claimed.series_instance_uid
+            other.reason = (
+                f"a more suitable series of the acquisition is scored [{claimed.series_instance_uid}]"
+            )
+            supersede(session, other, actor=claimed.token, detail=other.reason)
         result.job_id = job.id
         session.add(result)
         return _finish(
@@ -360,6 +415,27 @@ def finish_not_eligible(
         return _finish(
             session, job, "refuse", claimed, objects=objects, destinations=destinations, seconds=seconds
         )
+
+
+def finish_outdone(
+    database: Database,
+    claimed: ClaimedJob,
+    verdict: reconstructions.Verdict,
+    *,
+    seconds: Mapping[str, float] | None = None,
+) -> None:
+    """Record that another reconstruction of the acquisition gets the score, and which.
+
+    Raises
+    ------
+    LeaseLostError
+        The job is no longer ours.
+    """
+    with database.transaction() as session:
+        job = _ours(session, claimed)
+        job.reason_code, job.reason = reconstructions.REASON, verdict.reason
+        job.chosen_series_uid = verdict.chosen
+        _finish(session, job, "refuse", claimed, seconds=seconds)
 
 
 def finish_failed(
@@ -416,6 +492,20 @@ def _finish(
     return deliveries.plan(session, rows, destinations, calling_ae=claimed.calling_ae)
 
 
+def supersede(session: Session, job: Job, *, actor: str, detail: str) -> None:
+    """End a job in favour of another one. What has not left stays here; what has left gets a successor."""
+    record(session, job, "supersede", actor=actor, detail=detail)
+    job.ended_at = job.ended_at or now()
+    _release(job)
+    objects = select(OutputObject.id).where(OutputObject.job_id == job.id)
+    session.execute(
+        update(Delivery)
+        .where(Delivery.object_id.in_(objects), Delivery.state == deliveries.PENDING)
+        .values(state=deliveries.CANCELLED)
+        .execution_options(synchronize_session=False)
+    )
+
+
 # What the keeper does.
 
 
@@ -446,7 +536,12 @@ def take_back_expired(database: Database, *, max_kills: int = MAX_KILLS) -> list
 
 
 def take_for_dispatch(
-    database: Database, *, older_than: datetime | None, limit: int = 200, again: int = HINTS_AGAIN
+    database: Database,
+    *,
+    older_than: datetime | None,
+    limit: int = 200,
+    again: int = HINTS_AGAIN,
+    settle_seconds: float = 0.0,
 ) -> list[tuple[str, str]]:
     """Return (job id, lane) of due jobs without a fresh hint, and mark them as hinted now.
 
@@ -456,6 +551,8 @@ def take_for_dispatch(
         A hint from before then is lost or far behind in the queue, and is sent again; None: none is.
     limit, again
         At most so many first hints, and repeated ones: the queue of busy workers must not fill with copies.
+    settle_seconds
+        As `claim`.
     """
     with database.transaction() as session:
         moment = now()
@@ -463,6 +560,7 @@ def take_for_dispatch(
             select(Job)
             .join(Series, Series.id == Job.series_id)
             .where(Job.state == JobState.WAITING, Job.not_before <= moment, Series.closed_at.is_not(None))
+            .where(reconstructions.settled(moment, settle_seconds))
             .order_by(Job.created_at)
             .with_for_update(skip_locked=True, of=Job)
         )
@@ -500,11 +598,18 @@ def rerun(database: Database, job_id: str, actor: str, *, lane: str | None = Non
     """
     with database.transaction() as session:
         job = _existing(session, job_id)
+        # Whoever asks again for a reconstruction that was passed over means this one.
+        job.forced = job.forced or job.reason_code == reconstructions.REASON or lane == "urgent"
         _operate(session, job, "rerun", actor)
-        job.attempts = job.kills = 0
-        job.not_before = now()
-        job.reason_code = job.reason = job.ended_at = job.dispatched_at = None
+        wait_again(job)
         job.lane = lane or job.lane
+
+
+def wait_again(job: Job) -> None:
+    """Clear what an earlier try left in the row of a job that waits once more."""
+    job.attempts = job.kills = 0
+    job.not_before = now()
+    job.reason_code = job.reason = job.ended_at = job.dispatched_at = job.chosen_series_uid = None
 
 
 def cancel(database: Database, job_id: str, actor: str) -> None:
@@ -534,5 +639,5 @@ def expedite(database: Database, job_id: str, actor: str) -> None:
         job = _existing(session, job_id)
         if job.state != JobState.WAITING:
             raise NotAllowedError(f"a job that is {job.state} cannot be expedited [{job.id}]")
-        job.lane, job.not_before, job.dispatched_at = "urgent", now(), None
+        job.lane, job.not_before, job.dispatched_at, job.forced = "urgent", now(), None, True
         session.add(JobEvent(job_id=job.id, event="expedite", state=job.state, actor=actor[:128]))

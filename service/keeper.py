@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 LOCK_NAME = "keeper"
 LOCK_SECONDS = 30.0  # a dead keeper is replaced after so long
 SWEEP_SECONDS = 60.0  # between two comparisons of disk and database
+TAKE_OVER_SECONDS = 5.0  # between two looks for reconstructions that have to take over
+TAKE_OVER_BACK_SECONDS = 2 * 86400.0  # the first look of a keeper goes so far back
+TAKE_OVER_SLACK_SECONDS = 60.0  # later ones to the last one, and a little further: clocks differ
 CLOCK_SLACK = timedelta(seconds=LOCK_SECONDS)
 WHOLE_SECONDS = 3600.0  # between two that look at every file and row
 CHANGED_SECONDS = 10 * 60.0  # the others look into folders that changed so lately: several sweeps see each
@@ -68,6 +71,7 @@ class Keeper:
         self._elected_at = -LOCK_SECONDS
         self._swept_at = -SWEEP_SECONDS
         self._whole_at = -WHOLE_SECONDS
+        self._took_over_at = -TAKE_OVER_BACK_SECONDS
         self._loop = Loop("keeper", settings.keeper_seconds, self._elected_round)
 
     def start(self) -> None:
@@ -95,6 +99,11 @@ class Keeper:
         closing.close_due(self._database, self._settings)
         jobs.take_back_expired(self._database)
         deliveries.take_back_expired(self._database)
+        passed = time.monotonic() - self._took_over_at
+        if passed >= TAKE_OVER_SECONDS:
+            back = timedelta(seconds=passed + TAKE_OVER_SLACK_SECONDS)
+            closing.let_others_take_over(self._database, now() - back)
+            self._took_over_at = time.monotonic()
         self._send_hints()
         if time.monotonic() - self._swept_at >= SWEEP_SECONDS:
             self.sweep()
@@ -104,7 +113,12 @@ class Keeper:
         # Hints are sent again only to workers that live: a queue that nobody empties would grow with copies.
         stale = now() - timedelta(seconds=self._settings.redispatch_seconds)
         scorers, senders = (alive(self._database, kind) for kind in ("worker", "sender"))
-        for job_id, lane in jobs.take_for_dispatch(self._database, older_than=stale if scorers else None):
+        due = jobs.take_for_dispatch(
+            self._database,
+            older_than=stale if scorers else None,
+            settle_seconds=self._settings.settle_seconds,
+        )
+        for job_id, lane in due:
             self._dispatcher.score(job_id, lane)
         for delivery_id in deliveries.take_for_dispatch(self._database, older_than=stale if senders else None):
             self._dispatcher.deliver(delivery_id)

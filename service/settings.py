@@ -313,6 +313,10 @@ class Settings(BaseModel):
     series_release_seconds: Seconds = 3.0  # since the sender released its association in order
     series_max_wait_seconds: Seconds = 900.0  # since its first instance, whatever still comes
 
+    # several reconstructions of one acquisition (docs/decisions/0044)
+    reconstructions: Literal["best", "all"] = "best"  # score the most suitable one, or each
+    reconstruction_wait_seconds: Annotated[float, Field(ge=0, le=600)] = 30.0  # for a series that arrives
+
     # jobs and deliveries
     lease_seconds: Seconds = 120.0
     keeper_seconds: Seconds = 1.0  # between two rounds of the keeper
@@ -438,6 +442,11 @@ class Settings(BaseModel):
     def peer(self, aet: str) -> Peer | None:
         """Return the peer with that calling AE title."""
         return next((found for found in self.peers if found.aet == aet.strip()), None)
+
+    @property
+    def settle_seconds(self) -> float:
+        """How long a job waits at most for another series of its study that arrives."""
+        return self.reconstruction_wait_seconds if self.reconstructions == "best" else 0.0
 
     @property
     def any_peer(self) -> bool:

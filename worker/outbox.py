@@ -16,6 +16,7 @@ from worker.report.document import (
     build_not_eligible_report,
     build_report,
     series_uid,
+    series_uid_beside,
 )
 from worker.report.source import Headers
 
@@ -52,12 +53,23 @@ def wanted_kinds(destinations: Iterable[Destination]) -> tuple[str, ...]:
 
 
 def predecessors(series: Source, claimed: ClaimedJob) -> tuple[Predecessor, ...]:
-    """Return the earlier reports of the series that may have reached an archive."""
-    return tuple(
+    """Return the reports that may have reached an archive and that the new one replaces.
+
+    They are those on the series itself, and those on less suitable reconstructions of its acquisition.
+    """
+    study = claimed.study_instance_uid
+    own = (
         Predecessor(SOP_CLASSES[kind], claimed.predecessors[kind], series_uid(series, "SR"))
         for kind in REPORT_KINDS
         if kind in claimed.predecessors
     )
+    others = (
+        Predecessor(
+            SOP_CLASSES[one.kind], one.sop_instance_uid, series_uid_beside(study, one.series_instance_uid, "SR")
+        )
+        for one in claimed.replaces
+    )
+    return (*own, *others)
 
 
 def build(
@@ -86,6 +98,7 @@ def write(store: Store, claimed: ClaimedJob, kind: str, dataset: Dataset) -> New
     key = outbox_key(claimed.job_id, kind, str(dataset.SOPInstanceUID))
     store.put(key, content)
     earlier = [claimed.predecessors[one] for one in REPORT_KINDS if one in claimed.predecessors]
+    earlier += [one.sop_instance_uid for one in claimed.replaces]
     return NewObject(
         kind=kind,
         sop_class_uid=str(dataset.SOPClassUID),

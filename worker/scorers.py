@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from calcium.eligibility import EligibilityRules
+
 
 class Scorers:
     """A scorer as the settings say, and a careful one for series that ran out of memory with it.
@@ -50,6 +52,11 @@ class Scorers:
             "weights_sha256": identity.sha256,
             "device": str(options.torch_device),
         }
+
+    @property
+    def rules(self) -> EligibilityRules:
+        """The site's choice of what gets a score."""
+        return self._scorer.options.rules
 
     def score(self, paths: Sequence[Path], *, careful: bool = False) -> Outcome:
         """Return the outcome of the files of one series.

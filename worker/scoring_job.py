@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from calcium.errors import TransientError, WeightsError
 from models.results import Caution
 from service import jobs
 from service.database import UNAVAILABLE
-from service.jobs import ClaimedJob, LeaseLostError
+from service.jobs import ClaimedJob, LeaseLostError, NewObject
 from service.tables import Job, Result
-from worker import outbox
+from worker import outbox, reconstruction
 from worker.identity import Device
 from worker.lease import Renewal
 from worker.report.document import ReportConfig
@@ -40,12 +41,14 @@ DATABASE_PAUSE_SECONDS = 3.0
 
 def score(node: WorkerNode, scorers: Scorers, job_id: str) -> None:
     """Score one job, if its row waits; urgent jobs that wait go first."""
-    lease = node.settings.lease_seconds
+    lease, settle = node.settings.lease_seconds, node.settings.settle_seconds
     while (
-        urgent := jobs.claim_next(node.database, node.owner, lanes=("urgent",), lease_seconds=lease)
+        urgent := jobs.claim_next(
+            node.database, node.owner, lanes=("urgent",), lease_seconds=lease, settle_seconds=settle
+        )
     ) is not None:
         _under_lease(node, scorers, urgent)
-    claimed = jobs.claim(node.database, job_id, node.owner, lease_seconds=lease)
+    claimed = jobs.claim(node.database, job_id, node.owner, lease_seconds=lease, settle_seconds=settle)
     if claimed is not None:
         _under_lease(node, scorers, claimed)
 
@@ -66,6 +69,11 @@ def _under_lease(node: WorkerNode, scorers: Scorers, claimed: ClaimedJob) -> Non
 
 def _score(node: WorkerNode, scorers: Scorers, claimed: ClaimedJob) -> None:
     try:
+        verdict = reconstruction.weigh(node, claimed, scorers.rules)
+        if verdict.chosen is not None:
+            _patiently(lambda: jobs.finish_outdone(node.database, claimed, verdict))
+            return
+        claimed = replace(claimed, replaces=verdict.replaces)
         paths = [node.store.path(key) for key in claimed.keys]
         outcome = scorers.score(paths, careful=claimed.last_reason_code == "resources")
         end = _ending(node, claimed, outcome)
@@ -113,10 +121,18 @@ def _ending(node: WorkerNode, claimed: ClaimedJob, outcome: Outcome) -> Callable
     for kind, dataset in outbox.build(outcome.series, result, kinds, config):
         objects.append(outbox.write(node.store, claimed, kind, dataset))
     seconds["report"] = time.perf_counter() - started
-    return lambda: _hint(
-        node,
-        jobs.finish_scored(node.database, claimed, result_row(result), objects, destinations, seconds=seconds),
-    )
+    return lambda: _scored(node, claimed, result_row(result), objects, seconds)
+
+
+def _scored(
+    node: WorkerNode, claimed: ClaimedJob, result: Result, objects: list[NewObject], seconds: dict[str, float]
+) -> None:
+    destinations = node.settings.all_destinations
+    try:
+        _hint(node, jobs.finish_scored(node.database, claimed, result, objects, destinations, seconds=seconds))
+    except jobs.OutdoneError as error:  # a better reconstruction came while this one was scored
+        jobs.finish_outdone(node.database, claimed, error.verdict, seconds=seconds)
+        node.store.delete([one.key for one in objects])
 
 
 def _config(node: WorkerNode, claimed: ClaimedJob, source: Source) -> ReportConfig:

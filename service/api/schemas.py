@@ -189,6 +189,7 @@ class JobOut(_Answer):
     lane: str
     reason_code: str | None
     reason: str | None
+    chosen_series_instance_uid: str | None  # of the reconstruction that is scored in its place
     attempts: int
     kills: int
     created_at: datetime
@@ -248,6 +249,7 @@ def _job_fields(job: Job) -> dict[str, Any]:
         "lane": job.lane,
         "reason_code": job.reason_code,
         "reason": job.reason,
+        "chosen_series_instance_uid": job.chosen_series_uid,
         "attempts": job.attempts,
         "kills": job.kills,
         "created_at": job.created_at,

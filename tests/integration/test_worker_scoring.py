@@ -13,6 +13,7 @@ import report_samples as samples
 import sr_reader
 import worker_rows
 
+from calcium.eligibility import EligibilityRules
 from calcium.errors import ResourcesError, WeightsError
 from calcium.job import JobState
 from models.pipeline import Outcome
@@ -23,6 +24,8 @@ from worker import scoring_job
 
 class Scripted:
     """Stands for the networks: does what the test says, and counts."""
+
+    rules = EligibilityRules()
 
     def __init__(self, *steps):
         self.steps = list(steps)

@@ -137,7 +137,12 @@ def object_uid(series: Source, kind: str, config: ReportConfig, digest: str) -> 
 def series_uid(series: Source, modality: str) -> str:
     """Return the UID of our series of one modality beside a source series."""
     header = series.header
-    return derive_uid("series", header.StudyInstanceUID, header.SeriesInstanceUID, modality)
+    return series_uid_beside(str(header.StudyInstanceUID), str(header.SeriesInstanceUID), modality)
+
+
+def series_uid_beside(study_instance_uid: str, series_instance_uid: str, modality: str) -> str:
+    """Return the UID of our series of one modality beside a source series, by that one's UIDs."""
+    return derive_uid("series", study_instance_uid, series_instance_uid, modality)
 
 
 def local_time(moment: datetime, header: Dataset) -> datetime:
