@@ -5,7 +5,8 @@
 - A PDU may not claim more than a bound, and must arrive whole within the network timeout.
 - The bytes of unfinished messages of all associations together are bounded; a peer that sends requests without
   waiting for answers is not read from.
-- A peer that ends the association while we are about to speak ends no thread.
+- A peer that breaks the protocol, or ends the association while we are about to speak, ends no thread; and one
+  that was rejected or aborted is not waited for.
 - TCP_NODELAY on every connection (PS3.8 names no option; without it loopback falls to 22 images/s).
 """
 
@@ -40,6 +41,8 @@ PDU_HEAD = 6  # bytes before a PDU's variable part
 MAX_PDU_BYTES = 1 << 20
 BACKLOG = 128  # connections that wait for accept()
 # PS3.8 Table 9-10: the events that the local user makes by a primitive.
+INVALID_PDU, AWAITING_REQUEST, AWAITING_CLOSE = "Evt19", "Sta2", "Sta13"
+FAREWELL_SECONDS = 1.0
 LOCAL_EVENTS = frozenset({"Evt1", "Evt7", "Evt8", "Evt9", "Evt11", "Evt14", "Evt15"})
 MAX_QUEUED_MESSAGES = 4  # of one association; a peer that honours PS3.7 (no asynchronous operations) has one
 # pynetdicom's loops turn every millisecond. One that has been quiet for a while waits for its socket instead;
@@ -169,10 +172,10 @@ class BoundedSocket(AssociationSocket):
 
 
 class Machine(StateMachine):
-    """The upper layer's state machine (PS3.8 Table 9-10), which takes a crossing of peer and user for no error.
+    """The upper layer's state machine (PS3.8 Table 9-10), made fit for peers that break the protocol.
 
-    pynetdicom raises where the table is empty, which ends the association's thread in the middle: e.g. Evt7 in
-    Sta13, our acceptance after the peer has broken the protocol.
+    pynetdicom ends the association's thread in the middle where the table is empty (e.g. Evt7 in Sta13: our
+    acceptance, after the peer has gone), or where a PDU decodes but has no meaning (an even context id).
     """
 
     def do_action(self, event: str) -> None:
@@ -184,7 +187,21 @@ class Machine(StateMachine):
             if event in LOCAL_EVENTS:
                 waiting.get_nowait()
             return
-        super().do_action(event)
+        before = self.current_state
+        try:
+            super().do_action(event)
+        except Exception as error:
+            log.warning("a PDU is not understood (%s in %s)", type(error).__name__, before)
+            if event == INVALID_PDU:
+                raise
+            self.dul._kill_thread = False  # noqa: SLF001 (pynetdicom has just given the association up)
+            self.do_action(INVALID_PDU)
+            return
+        if self.current_state == AWAITING_CLOSE and before != AWAITING_CLOSE:
+            # A rejected or aborted peer has little time to close (ARTIM): else it would hold an association.
+            self.dul.artim_timer.timeout = FAREWELL_SECONDS
+            if before == AWAITING_REQUEST:
+                self.dul.to_user_queue.put(None)  # there will be no association to wait for
 
 
 def _next_message(dimse: Any, block: bool = False) -> tuple[int | None, Any]:

@@ -126,6 +126,63 @@ def test_broken_pdus_end_in_time(tmp_path, sent):
         assert node.send([ct_instance()]) == [0x0000]
 
 
+def request_bytes(calling=b"SCANNER", context=1):
+    """Return an A-ASSOCIATE-RQ (PS3.8 Table 9-11) for CT, all items by hand."""
+
+    def item(kind, body):
+        return struct.pack(">BBH", kind, 0, len(body)) + body
+
+    syntaxes = item(0x30, CTImageStorage.encode()) + item(0x40, ExplicitVRLittleEndian.encode())
+    items = item(0x10, b"1.2.840.10008.3.1.1.1")
+    items += item(0x20, bytes([context, 0, 0, 0]) + syntaxes)
+    items += item(0x50, item(0x51, struct.pack(">L", 16384)) + item(0x52, b"2.25.1"))
+    head = struct.pack(">HH16s16s32x", 1, 0, b"AGATSTON".ljust(16), calling.ljust(16))
+    return struct.pack(">BBL", 1, 0, len(head + items)) + head + items
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        (request_bytes(context=2), 7),  # no context has an even number (PS3.8 section 9.3.2.2): A-ABORT
+        (request_bytes(b"OTHER"), 3),  # A-ASSOCIATE-RJ
+        (request_bytes()[:-4] + b"\xff" * 4, 7),  # an item that is longer than its PDU
+    ],
+    ids=["even context", "rejected", "broken item"],
+)
+def test_a_peer_that_was_sent_away_holds_nothing(tmp_path, sent, answer, monkeypatch):
+    died = []
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: died.append(arguments.exc_value))
+    with receiver(tmp_path, peers='[{"aet": "SCANNER"}]', acse_timeout=600, network_timeout=600) as node:
+        with socket.create_connection(("127.0.0.1", node.port), timeout=30) as connection:
+            connection.sendall(sent)
+            said = b""
+            while chunk := connection.recv(1000):  # until the node closes: the peer does not
+                said += chunk
+            assert said[0] == answer
+        peers.wait_for(lambda: not node.scp._server.active_associations, what="the end of the association")
+        assert node.send([ct_instance()]) == [0x0000]
+    assert died == []
+
+
+def test_a_peer_that_says_all_at_once_and_leaves_ends_no_thread(tmp_path, monkeypatch):
+    died = []
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: died.append(arguments.exc_value))
+    release = struct.pack(">BBLL", 5, 0, 4, 0)
+    with receiver(tmp_path) as node:
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", node.port), timeout=30) as connection:
+                connection.sendall(
+                    request_bytes() + release
+                )  # a release before it is accepted: PS3.8 Evt12 in Sta3
+                connection.shutdown(socket.SHUT_WR)
+                with contextlib.suppress(ConnectionError):
+                    while connection.recv(1000):
+                        pass
+        peers.wait_for(lambda: not node.scp._server.active_associations, what="the end of the associations")
+        assert node.send([ct_instance()]) == [0x0000]
+    assert died == []
+
+
 def test_a_peer_that_trickles_is_dropped(tmp_path):
     with receiver(tmp_path, network_timeout=1) as node:
         association = associate(node)
