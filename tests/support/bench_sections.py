@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import peers
 import psutil
+from bench_objects import objects
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -172,26 +172,14 @@ def reading(work: Path, runs: int) -> str:
 
 
 def scoring(work: Path, runs: int) -> str:
-    """Score an 80-slice and a 300-slice series in a warm process: seconds by stage, objects, memory."""
+    """Score an 80-slice and a 300-slice series in a warm process: seconds by stage, memory."""
     from calcium.series import read_series  # noqa: PLC0415
     from models.options import ScoringOptions  # noqa: PLC0415
     from models.pipeline import score_files  # noqa: PLC0415
     from models.scoring import Scorer  # noqa: PLC0415
-    from worker.companions import BUILDERS  # noqa: PLC0415
-    from worker.encoding import file_bytes  # noqa: PLC0415
-    from worker.report.document import ReportConfig, build_report  # noqa: PLC0415
 
     scorer = Scorer.load(ScoringOptions.read({}))
-    config = ReportConfig(made_at=datetime(2026, 1, 1, tzinfo=UTC))
-    builders = {
-        kind: lambda series, result, kind=kind: build_report(series, result, kind=kind, config=config)
-        for kind in ("sr3d", "sr")
-    } | {
-        kind: lambda series, result, build=build: build(series, result, config)
-        for kind, build in BUILDERS.items()
-    }
     stages: dict[str, dict[int, list[float]]] = {}
-    sizes: dict[str, dict[int, int]] = {}
     ratios: dict[int, list[float]] = {}
     for slices in (80, 300):
         paths = _write(scan_of(slices), work / f"scan{slices}")
@@ -204,13 +192,6 @@ def scoring(work: Path, runs: int) -> str:
             ratios.setdefault(slices, []).append(sum(outcome.seconds.values()) / peer)
             for stage, seconds in outcome.seconds.items():
                 stages.setdefault(stage, {}).setdefault(slices, []).append(seconds)
-            for kind, build in builders.items():
-                started = time.perf_counter()
-                content = file_bytes(build(outcome.series, outcome.result))
-                stages.setdefault(f"object {kind}", {}).setdefault(slices, []).append(
-                    time.perf_counter() - started
-                )
-                sizes.setdefault(kind, {})[slices] = len(content)
     lines = [
         "## Scoring, in a warm process",
         "Simulated scans of 512 x 512, default weights, on the CPU.",
@@ -223,13 +204,7 @@ def scoring(work: Path, runs: int) -> str:
         for stage, at in stages.items()
         if 80 in at and 300 in at
     ]
-    lines += [
-        f"| all, as a ratio to reading alone | {spread(ratios[80])} | {spread(ratios[300])} |",
-        "",
-        "| object | 80 slices, kB | 300 slices, kB |",
-        "| --- | --- | --- |",
-    ]
-    lines += [f"| {kind} | {at[80] / 1000:.1f} | {at[300] / 1000:.1f} |" for kind, at in sizes.items()]
+    lines.append(f"| all, as a ratio to reading alone | {spread(ratios[80])} | {spread(ratios[300])} |")
     peak = _peak_mib([sys.executable, "-m", "service.cli", "score", "--json", str(work / "scan300")])
     return "\n".join([*lines, "", f"Peak memory of `agatston score` on the 300 slices: {peak:.0f} MiB."])
 
@@ -253,4 +228,10 @@ def starting(work: Path, runs: int) -> str:
     )
 
 
-SECTIONS: dict[str, Section] = {"starting": starting, "ingest": ingest, "reading": reading, "scoring": scoring}
+SECTIONS: dict[str, Section] = {
+    "starting": starting,
+    "ingest": ingest,
+    "reading": reading,
+    "scoring": scoring,
+    "objects": objects,
+}
