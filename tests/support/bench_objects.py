@@ -70,8 +70,8 @@ def table(
     lines = [
         "## Objects of a result",
         (
-            "Simulated scans of 512 x 512, each object made and encoded in a warm process; median seconds (least "
-            "to greatest), and as a ratio to reading the series. Slice scores in the reports: "
+            "Simulated scans of 512 x 512, each object made and encoded in a warm process; median "
+            "seconds (least to greatest), and as a ratio to reading the series. Slice scores in the reports: "
             + ", ".join(f"{scores[count]} of {count} slices" for count in counts)
             + "."
         ),

@@ -6,14 +6,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from worker.conformance import network, objects, report, sample
+from worker.conformance import network, objects, report, sample, web
 from worker.conformance.markdown import renew
 
 
 def blocks() -> dict[str, str]:
     """Return every generated part of the page by its name."""
     first, second = sample.objects(0), sample.objects(1)
-    return network.blocks() | objects.blocks(first, second) | report.blocks(first)
+    return network.blocks() | web.blocks() | objects.blocks(first, second) | report.blocks(first)
 
 
 def main() -> int:

@@ -21,7 +21,7 @@ from service.pulling import SERIES_KEYS
 from service.settings import Settings
 from service.statuses import STATUSES
 from worker.conformance.markdown import table
-from worker.delivery import OTHER, VERDICTS, VERDICTS_BY_HIGH_BYTE, Verdict
+from worker.verdicts import OTHER, VERDICTS, VERDICTS_BY_HIGH_BYTE, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
