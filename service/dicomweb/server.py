@@ -129,7 +129,7 @@ def refuse(server: Server, service: str, status: int) -> NoReturn:
 
 
 def chunks_of(server: Server, response: httpx.Response) -> Iterator[bytes]:
-    """Yield the body of an answer as it comes, in pieces of at most CHUNK_BYTES.
+    """Yield the body of an answer as it comes, in pieces of some 64 kB at most.
 
     Raises
     ------
@@ -140,7 +140,7 @@ def chunks_of(server: Server, response: httpx.Response) -> Iterator[bytes]:
     """
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise PeerRefusedError(f"{server} compresses its answer, which nobody asked for")
-    pieces = response.iter_raw(CHUNK_BYTES)
+    pieces = response.iter_raw()
     waited, came = 0.0, 0
     while True:
         start = time.monotonic()
