@@ -28,7 +28,11 @@ def test_a_series_is_pulled_and_its_report_comes_back(tmp_path):
             "name": "web", "url": pacs.web, "user": "agatston", "password_file": str(password),
             "kinds": ["sr3d", "not_eligible"],
         }  # fmt: skip
-        settings = {"destinations": json.dumps([destination]), "weights": str(weights)}
+        settings = {
+            "destinations": json.dumps([destination]),
+            "weights": str(weights),
+            "series_release_seconds": 0.3,
+        }
         home = tmp_path / "home"
         with nodes.running_node(home, **settings) as running:
             environment = {
