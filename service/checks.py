@@ -20,7 +20,7 @@ from cryptography import x509
 from sqlalchemy import make_url
 
 from calcium.errors import AgatstonError, SettingsError, WeightsError
-from service import addresses, scu
+from service import addresses, pulling, retrievals, scu
 from service.beats import alive
 from service.database import Database, current, head
 from service.dicomweb import search
@@ -65,6 +65,7 @@ def run_all(settings: Settings) -> Iterator[Check]:
     yield database
     if database.verdict == "OK":
         yield check_processes(settings)
+        yield from check_sweeps(settings)
     yield check_broker(settings)
     yield from check_scoring(settings)
     yield check_dicom_port(settings)
@@ -146,6 +147,32 @@ def check_processes(settings: Settings) -> Check:
             "processes", "WARN", text, "start `agatston up`, or each by `agatston scp`, `api`, `worker`"
         )
     return Check("processes", "OK", f"running: {', '.join(running)}")
+
+
+def check_sweeps(settings: Settings) -> Iterator[Check]:
+    """Check that each sweep has its archive, and tell how its latest run ended."""
+    for sweep in settings.sweeps:
+        name = f"sweep {sweep.name}"
+        try:
+            pulling.peer_of(settings, sweep.archive)
+        except SettingsError as error:
+            yield Check(name, "FAIL", str(error), "correct its archive in AGATSTON_SWEEPS")
+            continue
+        database = Database(settings.database)
+        try:
+            last = retrievals.last(database, sweep.name)
+        finally:
+            database.dispose()
+        if last is None:
+            yield Check(name, "OK", "has not run yet")
+            continue
+        text = (
+            f"{last.state} at {last.started_at.astimezone():%Y-%m-%d %H:%M}: {last.found} found, "
+            f"{last.known} known, {last.fetched} fetched, {last.failed} failed"
+        )
+        good = last.state in ("running", "done", "stopped") and not last.failed
+        text += f"; {last.error}" if last.error else ""
+        yield Check(name, "OK" if good else "WARN", text, "" if good else "see /api/v1/retrievals")
 
 
 def check_broker(settings: Settings) -> Check:

@@ -23,7 +23,7 @@ from uuid import uuid4
 from sqlalchemy import ColumnElement, select
 
 from calcium.errors import AgatstonError
-from service import alerts
+from service import alerts, routing
 from service.beats import is_dead
 from service.tables import Delivery, OutputObject, now
 
@@ -90,19 +90,13 @@ class ClaimedDelivery:
 def plan(
     session: Session, objects: Sequence[OutputObject], destinations: Sequence[Destination], *, calling_ae: str
 ) -> list[int]:
-    """Add a delivery of each object to each destination that takes its kind; return their ids.
-
-    A destination that takes both ``sr3d`` and ``sr`` gets only the former where both were written: the same
-    report in two SOP classes would be two reports.
-    """
-    kinds = {row.kind for row in objects}
+    """Add a delivery of each object to each destination that gets it (service.routing); return their ids."""
+    kinds = [row.kind for row in objects]
     rows = [
-        Delivery(object_id=row.id, destination=destination.name)
-        for destination in destinations
-        if not destination.sources or calling_ae in destination.sources
+        Delivery(object_id=row.id, destination=decision.destination)
+        for decision in routing.route(destinations, calling_ae=calling_ae, kinds=kinds)
         for row in objects
-        if row.kind in destination.kinds
-        and not (row.kind == "sr" and "sr3d" in kinds and "sr3d" in destination.kinds)
+        if row.kind in decision.kinds
     ]
     session.add_all(rows)
     session.flush()

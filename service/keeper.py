@@ -2,7 +2,8 @@
 
 Every round: series that are complete get their jobs, leases of dead workers are taken back, and what waits
 without a fresh hint gets one. At start and every minute: files without rows are adopted, rows without files
-raise alerts, unfinished files are removed, late deliveries raise alerts, and slices past their retention go.
+raise alerts, unfinished files and those of jobs that ended without them are removed, late deliveries raise alerts,
+and slices past their retention go.
 """
 
 from __future__ import annotations
@@ -136,6 +137,7 @@ class Keeper:
         parts: tuple[Callable[[], object], ...] = (
             lambda: reconcile.clamp_times(self._database, self._settings),
             lambda: reconcile.adopt_files(self._store, self._database, self._inbox, changed_since=since),
+            lambda: reconcile.sweep_outbox(self._store, self._database, changed_since=since),
             lambda: reconcile.check_rows(self._database, self._store) if whole else None,
             lambda: reconcile.remove_expired(self._database, self._inbox, self._settings.retention_days),
             lambda: deliveries.alert_overdue(
@@ -159,26 +161,26 @@ class Keeper:
             )
 
 
-def elect(database: Database, owner: str) -> bool:
-    """Take or keep the keeper's lock; False while another process holds it."""
+def elect(database: Database, owner: str, *, name: str = LOCK_NAME, seconds: float = LOCK_SECONDS) -> bool:
+    """Take or keep a lock, the keeper's if no other is named; False while another process holds it."""
     with database.transaction() as session:
         moment = now()
-        until = moment + timedelta(seconds=LOCK_SECONDS)
+        until = moment + timedelta(seconds=seconds)
         kept = session.execute(
             update(Lock)
             # An end far in the future was written before the clock was set back: it never comes.
-            .where(Lock.name == LOCK_NAME)
+            .where(Lock.name == name)
             .where((Lock.owner == owner) | (Lock.until < moment) | (Lock.until > until + CLOCK_SLACK))
             .values(owner=owner, until=until)
         )
         if kept.rowcount:  # type: ignore[attr-defined]
             return True
-        held = session.scalars(select(Lock).where(Lock.name == LOCK_NAME).with_for_update()).first()
+        held = session.scalars(select(Lock).where(Lock.name == name).with_for_update()).first()
         if held is not None:
             if is_dead(held.owner):
                 held.owner, held.until = owner, until
                 return True
             return False
         # Two that insert at once: the second meets the primary key, and its round fails harmlessly.
-        session.add(Lock(name=LOCK_NAME, owner=owner, until=until))
+        session.add(Lock(name=name, owner=owner, until=until))
         return True

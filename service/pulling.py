@@ -162,9 +162,10 @@ def _server_at(settings: Settings, text: str) -> Server:
     return Server(url)
 
 
-def _querying(
+def querying(
     peer: Archive, calling_ae: str
 ) -> AbstractContextManager[Callable[[str, Mapping[str, str]], Sequence[Answer]]]:
+    """Open a connection for many queries: by C-FIND or QIDO-RS; it gives a function of a level and keys."""
     if isinstance(peer, Server):
         return search.querying(peer)
     return scu.querying(peer, calling_ae=calling_ae)
@@ -187,7 +188,7 @@ def find(peer: Archive, wanted: Wanted, *, calling_ae: str) -> Iterator[FoundSer
         "StudyDescription": "",
         "ModalitiesInStudy": wanted.modality,
     }
-    with _querying(peer, calling_ae) as query:
+    with querying(peer, calling_ae) as query:
         for study in query("STUDY", studies_keys):
             study_uid = _text(study, "StudyInstanceUID")
             if not study_uid or not _matches(_text(study, "StudyDescription"), wanted.study_description):
@@ -255,6 +256,12 @@ def is_known(database: Database, found: FoundSeries) -> bool:
         return session.scalar(last) in DONE
 
 
+def waiting_jobs(database: Database) -> int:
+    """Return how many jobs wait: the measure of the throttle."""
+    with database.reading() as session:
+        return session.scalar(select(func.count(Job.id)).where(Job.state == JobState.WAITING)) or 0
+
+
 class Puller:
     """Fetches series from one archive into the inbox of this node.
 
@@ -312,14 +319,10 @@ class Puller:
             if not again and is_known(self._database, one):
                 yield Pulled(one, "known", 0)
                 continue
-            while self._waiting() > max_waiting and not stopping():
+            while waiting_jobs(self._database) > max_waiting and not stopping():
                 time.sleep(QUEUE_POLL_SECONDS)
             yield self.pull(one)
             time.sleep(pause_seconds)
-
-    def _waiting(self) -> int:
-        with self._database.reading() as session:
-            return session.scalar(select(func.count(Job.id)).where(Job.state == JobState.WAITING)) or 0
 
     def pull(self, found: FoundSeries) -> Pulled:
         """Fetch one series; a fault of the archive is an outcome, not an exception."""

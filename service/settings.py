@@ -10,6 +10,7 @@ import ipaddress
 import json
 import re
 import socket
+from datetime import time
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -253,6 +254,58 @@ class Peer(_Web):
         return any(ip in network for network in self.networks)
 
 
+class Sweep(_Part):
+    """What the node asks an archive for by itself, and when.
+
+    Parameters
+    ----------
+    name
+        Names it in rows and pages.
+    archive
+        A peer or destination of the settings; None: the first destination.
+    days
+        Study dates from so many days before today on: 1 is since yesterday.
+    modality, description, study_description
+        As service.pulling.Wanted.
+    body_parts
+        Values of Body Part Examined; empty: any. A series without one passes.
+    min_instances
+        Fewer are no chest.
+    every_minutes, at
+        After so many minutes, or at these times of the day (local time): one of the two.
+    method
+        As service.pulling.Puller.
+    max_waiting, pause_seconds, limit
+        The throttle: no series is begun while more jobs wait; a rest after each; at most so many in a run.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,48}$")]
+    archive: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    days: Annotated[int, Field(ge=0, le=3650)] = 1
+    modality: Annotated[str, Field(pattern=r"^[A-Z]{0,16}$")] = "CT"
+    description: str = "*"
+    study_description: str = "*"
+    body_parts: tuple[str, ...] = ()
+    min_instances: Count = 20
+    every_minutes: Annotated[float, Field(gt=0)] | None = None
+    at: tuple[time, ...] = ()
+    method: Literal["auto", "get", "move"] = "auto"
+    max_waiting: Annotated[int, Field(ge=0)] = 20
+    pause_seconds: Annotated[float, Field(ge=0)] = 2.0
+    limit: Count = 500
+
+    @field_validator("body_parts", mode="after")
+    @classmethod
+    def _upper(cls, parts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(part.upper() for part in parts)
+
+    @model_validator(mode="after")
+    def _one_schedule(self) -> Self:
+        if (self.every_minutes is None) == (not self.at):
+            raise ValueError("a sweep has every_minutes, or times at which it runs, not both")
+        return self
+
+
 class ApiToken(_Part):
     """A bearer token of the API; only its digest is kept.
 
@@ -299,6 +352,9 @@ class Settings(BaseModel):
     max_associations: Count = 50
     max_associations_per_peer: Count = 20
     max_pdu: Annotated[int, Field(ge=4096, le=1 << 20)] = 131072
+
+    # what the node asks archives for by itself
+    sweeps: Annotated[tuple[Sweep, ...], BeforeValidator(_json)] = ()
 
     # admission
     disk_min_free_mb: Annotated[int, Field(ge=0)] = 1024  # below it C-STORE answers A700
@@ -371,6 +427,9 @@ class Settings(BaseModel):
         names = [destination.name for destination in self.all_destinations]
         if len(set(names)) != len(names):
             raise ValueError(f"two destinations have one name: {', '.join(names)}")
+        swept = [sweep.name for sweep in self.sweeps]
+        if len(set(swept)) != len(swept):
+            raise ValueError(f"two sweeps have one name: {', '.join(swept)}")
         for destination in self.all_destinations:
             if destination.fallback is not None and destination.fallback not in names:
                 raise ValueError(f"the fallback of destination {destination.name} is not a destination")

@@ -22,6 +22,7 @@ from service.api.node import Node
 from service.api.routes import archive, health, pages
 from service.api.routes import jobs as job_routes
 from service.api.routes import node as node_routes
+from service.api.routes import retrievals as retrieval_routes
 from service.api.schemas import ErrorOut
 from service.api.security import AccessLog, SecurityHeaders
 from service.database import UNAVAILABLE, Database
@@ -67,7 +68,7 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
         redoc_url=None,
         openapi_url=None,  # served below, to operators
         lifespan=lifespan,
-        responses={code: {"model": ErrorOut} for code in (401, 403, 404, 409, 422, 503)},
+        responses={code: {"model": ErrorOut} for code in (400, 401, 403, 404, 409, 422, 503)},
     )
     app.state.node = node
     app.add_middleware(SecurityHeaders)
@@ -76,6 +77,7 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
     app.include_router(job_routes.router)
     app.include_router(node_routes.router)
     app.include_router(archive.router)
+    app.include_router(retrieval_routes.router)
     app.include_router(pages.router)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
 

@@ -20,6 +20,7 @@ from service.loops import Loop
 from service.scp import Scp
 from service.settings import Settings
 from service.store import Store
+from service.sweeps import ROUND_SECONDS, Sweeper
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -54,6 +55,9 @@ def run(args: Namespace) -> int:
     loops = [Loop("commitments", PEER_SECONDS, lambda: answer_due(database, store, settings))]
     if completeness.asks:
         loops.append(Loop("completeness", PEER_SECONDS, completeness.round))
+    sweeper = Sweeper(settings, database, inbox, admission)
+    if settings.sweeps:
+        loops.append(Loop("sweeps", ROUND_SECONDS, sweeper.round))
     dispatcher = Dispatcher(settings)
     keeper = Keeper(settings, database, store, inbox, dispatcher, owner=process_name("scp"))
     beat = Beat(database, "scp", {"ae_title": settings.ae_title, "port": scp.port}, counters=metrics.snapshot)
@@ -66,6 +70,7 @@ def run(args: Namespace) -> int:
     log.info("%s listens on %s:%d", settings.ae_title, settings.dicom_host, scp.port)
     stopping.wait()
     log.info("stopping: running associations may finish")
+    sweeper.stop()
     scp.stop()
     for loop in loops:
         loop.stop(wait_seconds=STOP_SECONDS)

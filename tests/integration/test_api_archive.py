@@ -37,13 +37,17 @@ def test_find_then_pull_then_known(database, tmp_path):
             assert "Test" not in json.dumps(found)
             wanted = {key: found[key] for key in ("study_instance_uid", "series_instance_uid")}
             answer = api.post("/api/v1/archive/pull", json={"series": [wanted]})
-            assert (answer.status_code, answer.json()) == (202, {"accepted": 1})
+            assert (answer.status_code, answer.json()["accepted"]) == (202, 1)
+            remembered = f"/api/v1/retrievals/{answer.json()['retrieval']}"
 
             def count():
                 with database.reading() as session:
                     return session.scalar(select(func.count(Instance.id)))
 
             peers.wait_for(lambda: count() == 3, what="three instances")
+            peers.wait_for(lambda: api.get(remembered).json()["state"] == "done", what="the end of the pull")
+            row = api.get(remembered).json()
+            assert (row["kind"], row["found"], row["fetched"], row["failed"]) == ("pull", 1, 1, 0)
             assert api.post("/api/v1/archive/find", json={}).json() == []
             (known,) = api.post("/api/v1/archive/find", json={"only_new": False}).json()
             assert known["known"] is True

@@ -10,12 +10,14 @@ from fastapi import APIRouter, BackgroundTasks, HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 
 from calcium.errors import AgatstonError, SettingsError
-from service import pulling
+from service import pulling, retrievals
 from service.admission import Admission
-from service.api.access import NEEDS_OPERATOR, TheNode
+from service.api.access import NEEDS_OPERATOR, Operator, TheNode
 from service.api.node import Node
 from service.api.schemas import Uid
+from service.beats import process_name
 from service.inbox import Inbox
+from service.retrievals import State
 from service.store import Store
 
 log = logging.getLogger(__name__)
@@ -76,9 +78,10 @@ class PullIn(BaseModel):
 
 
 class PullOut(BaseModel):
-    """How many series will be fetched; they show up as they arrive."""
+    """How many series will be fetched, and where to look what became of them: /api/v1/retrievals/{id}."""
 
     accepted: int
+    retrieval: int
 
 
 def _peer(node: Node, name: str | None) -> pulling.Archive:
@@ -124,10 +127,10 @@ def find(node: TheNode, body: FindIn) -> list[FoundOut]:
 
 
 @router.post("/pull", status_code=202)
-def pull(node: TheNode, body: PullIn, later: BackgroundTasks) -> PullOut:
+def pull(node: TheNode, who: Operator, body: PullIn, later: BackgroundTasks) -> PullOut:
     """Fetch series one after another; 409 while an earlier request still fetches.
 
-    The request is not remembered: should the API end meanwhile, ask again; what came is not fetched twice.
+    Should the API end meanwhile the retrieval is marked as lost: ask again; what came is not fetched twice.
     """
     peer = _peer(node, body.archive)
     if not _ONE_AT_A_TIME.acquire(blocking=False):
@@ -136,14 +139,28 @@ def pull(node: TheNode, body: PullIn, later: BackgroundTasks) -> PullOut:
         pulling.FoundSeries(one.study_instance_uid, one.series_instance_uid, "", "CT", "", "", None)
         for one in body.series
     ]
-    later.add_task(_pull, node, peer, body.method, series)
-    return PullOut(accepted=len(series))
+    try:
+        number = retrievals.begin(
+            node.database, kind="pull", archive=body.archive or "", actor=who.name, owner=process_name("api")
+        )
+        retrievals.found(node.database, number, len(series))
+    except BaseException:
+        _ONE_AT_A_TIME.release()
+        raise
+    later.add_task(_pull, node, peer, body.method, series, number)
+    return PullOut(accepted=len(series), retrieval=number)
 
 
 _ONE_AT_A_TIME = threading.Lock()
 
 
-def _pull(node: Node, peer: pulling.Archive, method: pulling.Method, series: list[pulling.FoundSeries]) -> None:
+def _pull(
+    node: Node,
+    peer: pulling.Archive,
+    method: pulling.Method,
+    series: list[pulling.FoundSeries],
+    number: int,
+) -> None:
     store = Store(node.settings.store_root)
     inbox = Inbox(node.settings, store, node.database)
     try:
@@ -152,8 +169,11 @@ def _pull(node: Node, peer: pulling.Archive, method: pulling.Method, series: lis
         for one in puller.pull_all(series, stopping=lambda: node.closing):
             uid = one.series.series_instance_uid
             log.info("%s: %d instances %s [%s]", one.outcome, one.instances, one.text, uid)
+            retrievals.note(node.database, number, one)
+        retrievals.end(node.database, number, State.STOPPED if node.closing else State.DONE)
     except AgatstonError as error:
         log.warning("the pull ended: %s", error)
+        retrievals.end(node.database, number, State.FAILED, str(error))
     finally:
         inbox.close()
         _ONE_AT_A_TIME.release()
