@@ -28,6 +28,7 @@ from service.associations import Server, tls_context
 from service.database import UNAVAILABLE
 from service.heads import SOP_CLASS, SOP_INSTANCE, UID_PATTERN, read_head
 from service.identity import is_user
+from service.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from service.inbox import Inbox, Incoming
 from service.statuses import SUCCESS, RefusedError
 from service.tables import CommitmentRequest
@@ -131,6 +132,8 @@ class Scp:
 
     def _entity(self) -> AE:
         entity = AE(ae_title=self._settings.ae_title)
+        entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         entity.maximum_pdu_size = self._settings.max_pdu
         entity.maximum_associations = self._settings.max_associations
         entity.acse_timeout = self._settings.acse_timeout

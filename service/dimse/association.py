@@ -23,6 +23,7 @@ from pynetdicom import AE, evt
 from pynetdicom.transport import AssociationSocket
 
 from calcium.errors import AgatstonError, ArchiveUnavailableError, SettingsError
+from service.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 CONNECT_SECONDS = 10.0
 """To open the TCP connection; a host that is down must not hold a worker."""
@@ -180,6 +181,8 @@ def open_association(
 ) -> Iterator[Any]:
     """Open an association, release it at the end, abort it when the block raises."""
     entity = AE(ae_title=calling_ae)
+    entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     entity.connection_timeout = min(CONNECT_SECONDS, timeout)
     entity.acse_timeout = entity.dimse_timeout = timeout
     entity.network_timeout = 2 * timeout  # longer, so that a late answer is a DIMSE timeout first

@@ -12,6 +12,7 @@ import peers
 import pytest
 from pydicom.uid import AllTransferSyntaxes, CTImageStorage
 from pynetdicom import AE, AllStoragePresentationContexts, build_context, build_role, evt
+from pynetdicom.pdu_primitives import UserIdentityNegotiation
 from pynetdicom.presentation import (
     BasicWorklistManagementPresentationContexts,
     QueryRetrievePresentationContexts,
@@ -114,16 +115,20 @@ def test_association_parameters_as_dcmtk_sees_them(tmp_path):
         ("STRANGER", "AGATSTON", {"peers": '[{"aet": "CT1"}]'}, (1, 1, 3)),
         ("CT1", "AGATSTON", {"peers": '[{"aet": "CT1", "networks": ["10.0.0.0/8"]}]'}, (1, 1, 3)),
         ("CT1", "OTHER", {"check_called_ae": "true"}, (1, 1, 7)),
+        ("CT1", "AGATSTON", {"unchecked_identities": "refuse"}, (1, 2, 1)),
         ("CT1", "AGATSTON", {"max_associations_per_peer": "1"}, (2, 3, 2)),
     ],
 )
 def test_rejections_are_those_of_the_statement(tmp_path, calling, called, settings, rejection):
+    identity = UserIdentityNegotiation()
+    identity.user_identity_type, identity.primary_field = 1, b"somebody"
+    extended = [identity] if "unchecked_identities" in settings else []
     with receiver(tmp_path, **settings) as node, contextlib.ExitStack() as stack:
         if "max_associations_per_peer" in settings:
             stack.enter_context(node.association(ae_title=calling))
         entity = AE(ae_title=calling)
         entity.add_requested_context(CTImageStorage)
-        association = entity.associate("127.0.0.1", node.port, ae_title=called)
+        association = entity.associate("127.0.0.1", node.port, ae_title=called, ext_neg=extended)
         assert association.is_rejected
         answer = association.acceptor.primitive
         assert (answer.result, answer.result_source, answer.diagnostic) == rejection

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pydicom.uid import UID
-from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION
 from pynetdicom._globals import DEFAULT_TRANSFER_SYNTAXES
 from pynetdicom.sop_class import (
     StorageCommitmentPushModel,
@@ -17,6 +16,7 @@ from pynetdicom.sop_class import (
 
 from service import commitments, scp, scu
 from service.dimse import association, retrieval
+from service.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from service.pulling import SERIES_KEYS
 from service.settings import Settings
 from service.statuses import STATUSES
@@ -52,6 +52,9 @@ REJECTIONS = {
         "calling AE title not recognized", "no peer or destination of that title, or not from that address",
     ),
     scp.REJECT_CALLED_AE: ("called AE title not recognized", "another title than ours, with `check_called_ae`"),
+    scp.REJECT_IDENTITY: (
+        "no reason given", "no or a wrong user identity where the peer has `users`; or one not to be checked",
+    ),
     scp.REJECT_LIMIT: (
         "local limit exceeded", "too many associations at once, of all or of this peer; or the node stops",
     ),
@@ -237,8 +240,8 @@ def _association_parameters() -> str:
     defaults = Settings.model_fields
     rows = (
         ("Application Context Name", "`1.2.840.10008.3.1.1.1`"),
-        ("Implementation Class UID", f"`{PYNETDICOM_IMPLEMENTATION_UID}` (pynetdicom's)"),
-        ("Implementation Version Name", f"`{PYNETDICOM_IMPLEMENTATION_VERSION}`"),
+        ("Implementation Class UID", f"`{IMPLEMENTATION_CLASS_UID}`"),
+        ("Implementation Version Name", f"`{IMPLEMENTATION_VERSION_NAME}`"),
         ("maximum PDU length received, as acceptor", f"`max_pdu`: {defaults['max_pdu'].default} bytes"),
         ("maximum PDU length received, as initiator", f"{association.MAX_PDU} bytes"),
         ("associations accepted at once", f"`max_associations`: {defaults['max_associations'].default}"),
