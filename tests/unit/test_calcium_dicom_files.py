@@ -81,7 +81,7 @@ def test_sequences_nested_too_deeply(tmp_path):
     nested = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff" * 20_000
     paths[1].write_bytes(raw[:place] + nested + raw[place:])
     # pydicom turns some of its own RecursionErrors into OSError, as deep as the caller happens to be.
-    with pytest.raises(errors.UnreadableInstanceError, match="RecursionError|OSError"):
+    with pytest.raises(errors.UnreadableInstanceError, match=r"RecursionError|OSError"):
         read_series(paths)
 
 
@@ -136,3 +136,15 @@ def test_an_error_tells_no_patient_data(tmp_path):
         read_series(paths)
     assert "Smith" not in str(caught.value)
     assert caught.value.uid == "2.25.7700.3.2"
+
+
+def test_meta_information_that_cannot_be_decoded_is_dropped(tmp_path):
+    """Found by fuzzing: a VR that does not exist, in an element that nobody had asked for yet."""
+    paths = write(series(HU), tmp_path)
+    for path in paths:
+        raw = path.read_bytes()
+        place = raw.index(b"\x02\x00\x12\x00UI")  # Implementation Class UID
+        path.write_bytes(raw[: place + 4] + b"Ui" + raw[place + 6 :])
+    found = read_series(paths)
+    assert "ImplementationClassUID" not in found.header.file_meta
+    str(found.header)
