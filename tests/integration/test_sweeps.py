@@ -79,7 +79,7 @@ def test_a_sweep_fetches_the_best_of_each_scan_once(tmp_path, home, kind, found,
             number = sweeper.run(settings.sweeps[0], actor="test")
             with database.reading() as session:
                 row = session.get_one(Retrieval, number)
-            return row if (row.state, row.found) == ("done", found) else print(row.error)
+            return row if (row.state, row.found) == ("done", found) else None
 
         first = peers.wait_for(swept, seconds=60, what="a sweep that found all")
         assert first.passed_over == passed_over

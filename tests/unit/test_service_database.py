@@ -7,6 +7,7 @@ import sys
 import threading
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import select, text
@@ -17,12 +18,13 @@ from service.database import (
     Database,
     DatabaseUnavailableError,
     MigrationError,
+    _config,
     current,
     head,
     require_current,
     upgrade,
 )
-from service.tables import Base, Lock, now
+from service.tables import Base, Job, Lock, now
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -49,6 +51,37 @@ def test_the_migrations_make_the_tables(database):
     with database.reading() as session:
         context = MigrationContext.configure(session.connection(), opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
+
+
+FIRST_ROWS = (
+    "INSERT INTO series VALUES (1, '1.2', '1.2.3', 'CT', 'A', :at, :at, NULL, 0, :at, 'idle', NULL, :at)",
+    """
+    INSERT INTO jobs (id, series_id, revision, instances_sha256, last_instance_id, state, lane, attempts, kills,
+      not_before, created_at, seconds)
+    VALUES ('j', 1, 1, 'x', 0, 'scored', 'normal', 1, 0, :at, :at, '{}')
+    """,
+    "INSERT INTO job_events (id, job_id, event, state, actor, at) VALUES (1, 'j', 'open', 'waiting', 'k', :at)",
+)
+
+
+def test_a_database_of_the_first_version_keeps_its_rows(database):
+    with database.engine.begin() as connection:
+        command.upgrade(_config(connection), "0001")
+    with database.engine.begin() as connection:
+        for statement in FIRST_ROWS:
+            connection.execute(text(statement), {"at": "2026-11-24 10:00:00+00:00"})
+    upgrade(database)
+    require_current(database)
+    with database.reading() as session:
+        job = session.scalars(select(Job)).one()
+        assert (job.state, job.forced, job.acquisition, job.suitability) == ("scored", False, None, None)
+        assert (job.series.series_instance_uid, session.scalar(text("SELECT count(*) FROM job_events"))) == (
+            "1.2.3", 1,
+        )  # fmt: skip
+    with database.engine.begin() as connection:
+        command.downgrade(_config(connection), "0001")
+    with database.reading() as session:
+        assert session.scalar(text("SELECT count(*) FROM jobs")) == 1
 
 
 def test_several_start_at_once(url):
