@@ -110,6 +110,14 @@ def test_slice_scores_above_zero_with_their_images(document, result, source):
         assert abs(z_of[image] - one.z_mm) <= 1.25  # half an increment
 
 
+def test_traces_of_a_score_are_no_scoring_slices(source, result):
+    traces = tuple(replace(one, agatston=0.0049, volume_mm3=0.01) for one in result.slice_scores)
+    told = (*traces[:-1], replace(traces[-1], agatston=0.005))
+    report = build_report(source, replace(result, agatston=0.2, slice_scores=told), config=samples.CONFIG)
+    (only,) = sr_reader.read(report).slices
+    assert only.numbers[OWN, "SLICE-Z"] == told[-1].z_mm
+
+
 def test_nobody_takes_a_slice_for_the_total(document):
     found = [
         item for item in sr_reader.walk(document)

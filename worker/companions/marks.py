@@ -19,7 +19,7 @@ from highdicom.pr import (
 
 from worker.companions.base import equipment, identifiers, planes
 from worker.companions.picture import WINDOW_HU, contributing, format_score
-from worker.report.content import image_rectangle, nearest_instance
+from worker.report.content import image_rectangle, nearest_instance, scores
 from worker.report.document import finish
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def build_marks(series: CTSeries, result: ScoringResult, config: ReportConfig) -
     for score in contributing(result):
         uid = nearest_instance(series, score.z_mm).sop_instance_uid
         on = [image for image in images if image.SOPInstanceUID == uid]
-        if on and score.agatston > 0:
+        if on and scores(score):
             text = f"AI estimate: slice Agatston score {format_score(score.agatston)}"
             label = TextObject(
                 text, AnnotationUnitsValues.PIXEL, anchor_point=anchor, anchor_point_visible=False

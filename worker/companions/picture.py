@@ -28,7 +28,7 @@ from matplotlib.patheffects import withStroke
 
 from calcium.geometry import BoxMm, VoxelBox
 from calcium.risk import RISK_THRESHOLDS, RiskGroup
-from worker.report.content import weights_version
+from worker.report.content import scores, weights_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,7 +148,7 @@ def contributing(result: ScoringResult, count: int = SLICES) -> tuple[SliceScore
     """
     chosen: list[SliceScore] = []
     for candidate in sorted(result.slice_scores, key=lambda one: (-one.agatston, one.z_mm)):
-        if candidate.agatston <= 0 or len(chosen) == count:
+        if not scores(candidate) or len(chosen) == count:
             break
         if all(abs(candidate.z_mm - one.z_mm) >= result.resampled.slice_thickness_mm for one in chosen):
             chosen.append(candidate)
@@ -231,7 +231,7 @@ def _axial_row(figure: Figure, result: ScoringResult, shown: tuple[SliceScore, .
         )
         _heat(axes, result, index, view)
         _axial_box(axes, result.heart_box, volume.geometry, view)
-        text = f"slice {format_score(score.agatston)}" if score.agatston > 0 else "slice 0"
+        text = f"slice {format_score(score.agatston)}" if scores(score) else "slice 0"
         _label(axes, 0.03, 0.97, f"{LABELS[place]}  {text}", size=NORMAL, va="top", weight="bold")
         _label(axes, 0.97, 0.03, f"z {score.z_mm:.1f} mm", size=SMALL, ha="right")
         _label(axes, 0.03, 0.03, "R", size=SMALL)

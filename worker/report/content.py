@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 ALGORITHM_NAME = "Agatston slice-score regression"
 AGATSTON_THRESHOLD_HU = 130  # method.md, "lesion"
+LEAST_SHOWN = 0.005  # slice Agatston score; less is 0.00 where two decimals are written
 ALGORITHM_PARAMETERS = (
     f"calcium from {AGATSTON_THRESHOLD_HU} HU",
     "slices resampled to 3.0 mm every 1.5 mm; total = sum of slice scores * 1.5 / 3.0",
@@ -90,12 +91,17 @@ def scored_report(subject: Scored, *, coordinates_3d: bool, picture: Dataset) ->
     groups = [
         _totals(subject, picture),
         box,
-        *(_slice(subject, score) for score in subject.result.slice_scores if score.agatston > 0),
+        *(_slice(subject, score) for score in subject.result.slice_scores if scores(score)),
     ]
     root = _root(subject.device, groups)
     root.ContentSequence.append(_evaluations(_study_quality(subject.result.cautions), subject.result.cautions))
     separate(root)
     return root
+
+
+def scores(score: SliceScore) -> bool:
+    """Tell whether a slice scores: networks leave traces, which would be written as 0.00, on the others."""
+    return score.agatston >= LEAST_SHOWN
 
 
 def not_eligible_report(series: Source, reason: Caution, device: Device) -> hd.ContainerContentItem:
