@@ -10,6 +10,7 @@ from pathlib import Path
 
 import peers
 import pytest
+from pydicom.dataset import Dataset
 from pydicom.uid import AllTransferSyntaxes, CTImageStorage
 from pynetdicom import AE, AllStoragePresentationContexts, build_context, build_role, evt
 from pynetdicom.pdu_primitives import UserIdentityNegotiation
@@ -19,10 +20,13 @@ from pynetdicom.presentation import (
     StorageCommitmentPresentationContexts,
     VerificationPresentationContexts,
 )
-from receiving import receiver
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
+from receiving import receiver, settings
 
 from calcium.errors import AgatstonError
-from service import scu
+from service import pulling, scu
+from service.completeness import Completeness
+from service.tables import Series
 from worker.conformance import network, sample
 from worker.conformance.__main__ import blocks
 from worker.conformance.markdown import renew
@@ -110,7 +114,7 @@ def test_association_parameters_as_dcmtk_sees_them(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("calling", "called", "settings", "rejection"),
+    ("calling", "called", "values", "rejection"),
     [
         ("STRANGER", "AGATSTON", {"peers": '[{"aet": "CT1"}]'}, (1, 1, 3)),
         ("CT1", "AGATSTON", {"peers": '[{"aet": "CT1", "networks": ["10.0.0.0/8"]}]'}, (1, 1, 3)),
@@ -119,12 +123,12 @@ def test_association_parameters_as_dcmtk_sees_them(tmp_path):
         ("CT1", "AGATSTON", {"max_associations_per_peer": "1"}, (2, 3, 2)),
     ],
 )
-def test_rejections_are_those_of_the_statement(tmp_path, calling, called, settings, rejection):
+def test_rejections_are_those_of_the_statement(tmp_path, calling, called, values, rejection):
     identity = UserIdentityNegotiation()
     identity.user_identity_type, identity.primary_field = 1, b"somebody"
-    extended = [identity] if "unchecked_identities" in settings else []
-    with receiver(tmp_path, **settings) as node, contextlib.ExitStack() as stack:
-        if "max_associations_per_peer" in settings:
+    extended = [identity] if "unchecked_identities" in values else []
+    with receiver(tmp_path, **values) as node, contextlib.ExitStack() as stack:
+        if "max_associations_per_peer" in values:
             stack.enter_context(node.association(ae_title=calling))
         entity = AE(ae_title=calling)
         entity.add_requested_context(CTImageStorage)
@@ -206,3 +210,32 @@ def test_our_objects_are_proposed_as_the_statement_says(tmp_path):
     )
     sent = {line.split("`")[1] for line in stated.splitlines() if "| Y | N | N | Y |" in line}
     assert sent == set(classes)
+
+
+def test_queries_ask_for_the_keys_of_the_statement(tmp_path):
+    asked = {}
+
+    def on_find(event):
+        query = event.identifier
+        level = query.QueryRetrieveLevel
+        asked[level] = {
+            one.keyword + ("" if one.is_empty else "*") for one in query if one.keyword != "QueryRetrieveLevel"
+        }
+        match = Dataset()
+        match.StudyInstanceUID, match.SeriesInstanceUID, match.SOPInstanceUID = "1.2.3", "1.2.4", "1.2.5"
+        yield 0xFF00, match
+
+    entity = AE(ae_title="ARCHIVE")
+    entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_FIND, on_find)])
+    try:
+        peer = scu.Peer("ARCHIVE", "127.0.0.1", server.server_address[1])
+        # With everything that an operator can filter by.
+        wanted = pulling.Wanted(dates="20261101-", study_instance_uid="1.2.3", series_instance_uid="1.2.4")
+        assert list(pulling.find(peer, wanted, calling_ae="AGATSTON"))
+        row = Series(study_instance_uid="1.2.3", series_instance_uid="1.2.4")
+        asks = Completeness(settings(tmp_path), None, None, None)
+        assert asks._held_by(peer, row) == {"1.2.5"}
+    finally:
+        server.shutdown()
+    assert asked == {level: set(keys) for level, keys in network.QUERY_KEYS.items()}
