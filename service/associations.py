@@ -39,6 +39,8 @@ ASSOCIATE_RQ = 0x01  # PDU type, PS3.8 section 9.3.2
 PDU_HEAD = 6  # bytes before a PDU's variable part
 # An A-ASSOCIATE-RQ with 128 contexts of many syntaxes stays below it; P-DATA is bounded by our maximum length.
 MAX_PDU_BYTES = 1 << 20
+# RFC 9325 (BCP 195) section 4.2: forward secrecy and authenticated encryption only. TLS 1.3 has nothing else.
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM"
 BACKLOG = 128  # connections that wait for accept()
 # PS3.8 Table 9-10: the events that the local user makes by a primitive.
 INVALID_PDU, AWAITING_REQUEST, AWAITING_CLOSE = "Evt19", "Sta2", "Sta13"
@@ -325,6 +327,7 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_cert_chain(settings.tls_certificate, settings.tls_key)
     context.load_verify_locations(settings.tls_ca)

@@ -340,6 +340,21 @@ def test_mutual_tls(tmp_path, certificates):
             association.release()
 
 
+def test_weak_tls_is_refused(tmp_path, certificates):
+    """RFC 9325 (BCP 195): no version below 1.2, no suite without authenticated encryption."""
+    pem, key = certificates["node"]
+    with receiver(tmp_path, tls_certificate=pem, tls_key=key, tls_ca=certificates["ca"]) as node:
+        assert node.scp._server.tls.minimum_version == ssl.TLSVersion.TLSv1_2
+        for suite, accepted in (("ECDHE-ECDSA-AES128-GCM-SHA256", True), ("ECDHE-ECDSA-AES128-SHA256", False)):
+            context = client_tls(certificates, "scanner")
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            context.set_ciphers(suite)
+            association = associate(node, tls_args=(context, "localhost"))
+            assert association.is_established is accepted
+            if accepted:
+                association.release()
+
+
 def test_dcmtk_over_tls(tmp_path, certificates):
     pem, key = certificates["node"]
     scanner_pem, scanner_key = certificates["scanner"]
