@@ -183,7 +183,10 @@ def test_parts_go_through_the_same_checks_as_c_store(tmp_path, home):
     assert (pulled.outcome, pulled.instances) == ("incomplete", 4), "a duplicate is no failure"
     assert pulled.text.startswith(f"{len(hostile)} instances failed")
     assert set(home.held()) == {one.SOPInstanceUID for one in slices}
-    assert web.requests[0].path == f"/dicom-web/studies/{STUDY}/series/{SERIES}"
+    (asked,) = web.requests
+    assert asked.path == f"/dicom-web/studies/{STUDY}/series/{SERIES}"
+    assert asked.headers["Accept-Encoding"] == "identity"
+    assert "transfer-syntax=*" in asked.headers["Accept"]
     assert not list(home.settings.home.rglob("passwd*"))
 
 
