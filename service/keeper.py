@@ -2,8 +2,8 @@
 
 Every round: series that are complete get their jobs, leases of dead workers are taken back, and what waits
 without a fresh hint gets one. At start and every minute: files without rows are adopted, rows without files
-raise alerts, unfinished files and those of jobs that ended without them are removed, late deliveries raise alerts,
-and slices past their retention go.
+raise alerts, unfinished files and those of jobs that ended without them are removed, late deliveries raise
+alerts, and slices past their retention go.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from calcium.job import TERMINAL
 from service import alerts, deliveries, jobs
 from service.heads import read_head
 from service.statuses import RefusedError
-from service.store import inbox_key
+from service.store import inbox_key, outbox_folder
 from service.tables import CommitmentRequest, Delivery, Instance, Job, OutputObject, Series, now
 
 if TYPE_CHECKING:
@@ -84,6 +84,43 @@ def adopt_files(
     if adopted:
         log.warning("%d files of the inbox had no row and were adopted", adopted)
     return adopted
+
+
+def sweep_outbox(
+    store: Store,
+    database: Database,
+    *,
+    changed_since: float | None = None,
+    settle_seconds: float = SETTLE_SECONDS,
+) -> int:
+    """Remove finished outbox files that no row names and no job is going to name; return how many.
+
+    A worker writes the objects before the transaction that records them. Where it died between, or found its
+    lease lost, the next attempt writes the same files again; but a job that was superseded or cancelled
+    meanwhile has none.
+
+    Parameters
+    ----------
+    changed_since
+        As `adopt_files`.
+    """
+    old = time.time() - settle_seconds
+    removed = 0
+    for keys in batched(store.keys("outbox", changed_since=changed_since), BATCH):
+        settled = [key for key in keys if _is_older(store, key, old)]
+        with database.reading() as session:
+            # In this order: a job that ends in between is among the first, or its rows are among the second.
+            open_jobs = session.scalars(select(Job.id).where(Job.state.not_in(TERMINAL))).all()
+            known = set(session.scalars(select(OutputObject.key).where(OutputObject.key.in_(settled))))
+        spared = tuple(outbox_folder(job_id) for job_id in open_jobs)
+        for key in settled:
+            # Its age again: a job that an operator has just re-run may have written it anew.
+            if key not in known and not key.startswith(spared) and _is_older(store, key, old):
+                store.delete([key])
+                removed += 1
+    if removed:
+        log.warning("%d files of the outbox belonged to no object and were removed", removed)
+    return removed
 
 
 def _is_older(store: Store, key: str, moment: float) -> bool:

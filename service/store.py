@@ -37,10 +37,15 @@ def inbox_key(study_uid: str, series_uid: str, sop_uid: str) -> str:
     return f"inbox/{series[:2]}/{series}/{_digest(sop_uid)[:40]}.dcm"
 
 
+def outbox_folder(job_id: str) -> str:
+    """Return what the keys of a job's objects begin with."""
+    return f"outbox/{_digest(job_id)[:40]}/"
+
+
 def outbox_key(job_id: str, kind: str, sop_uid: str) -> str:
     """Return the key of an object that we wrote for a job."""
     name = re.sub("[^0-9a-z_-]", "_", kind.lower())[:32]
-    return f"outbox/{_digest(job_id)[:40]}/{name}-{_digest(sop_uid)[:20]}.dcm"
+    return f"{outbox_folder(job_id)}{name}-{_digest(sop_uid)[:20]}.dcm"
 
 
 class Store:

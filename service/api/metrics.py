@@ -20,6 +20,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from calcium.job import JobState
+from service.beats import alive
 from service.database import UNAVAILABLE
 from service.tables import Alert, Instance, Job, JobEvent, ProcessBeat, Result, Series, now
 
@@ -30,6 +31,12 @@ STAGE_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 60, 180)  # seconds
 OVERLAP = 1000
 """Event numbers read again at each scrape: a transaction that began earlier may commit later."""
 MAX_EVENTS = 10_000  # of one scrape; the rest comes with the next
+# What an SCP counts: name in its beat -> kind, text, label.
+COUNTED = {
+    "instances": ("counter", "C-STORE requests: stored, duplicate, or why they were refused.", "outcome"),
+    "associations": ("counter", "Associations that ended, by how.", "end"),
+    "store_seconds": ("histogram", "From a complete C-STORE request to its durable row.", "le"),
+}
 DELIVERY_STATES = ("pending", "sending", "stored", "delivered", "refused", "cancelled")
 
 
@@ -112,11 +119,25 @@ class _Rows(Collector):
         yield _family("agatston_jobs", "Jobs by state.", jobs, "state")
         deliveries = {state: counters.deliveries.get(state, 0) for state in DELIVERY_STATES}
         yield _family("agatston_deliveries", "Deliveries by state.", deliveries, "state")
+        yield from _told_by(self._node)
         text = "Since a process was last seen."
         seen = GaugeMetricFamily("agatston_process_seen_seconds", text, labels=["kind", "name"])
         for kind, name, seen_at in beats:
             seen.add_metric([kind, name], _age(moment, seen_at))
         yield seen
+
+
+def _told_by(node: Node) -> Iterable[Metric]:
+    """Return the counters that the living SCPs told with their latest beats (service.metrics.snapshot)."""
+    told = [(beat.name, beat.detail.get("counters", {})) for beat in alive(node.database, "scp")]
+    for name, (kind, text, label) in COUNTED.items():
+        family = Metric(f"agatston_{name}", text, kind)
+        for process, counters in told:
+            for sample, value in counters.get(name, {}).items():
+                sample_name, *values = sample.split(",")
+                labels = dict(zip((label,), values, strict=False))  # the sum of a histogram has none
+                family.add_sample(sample_name, {**labels, "process": process}, value)
+        yield family
 
 
 def _age(moment: datetime, since: datetime | None) -> float:

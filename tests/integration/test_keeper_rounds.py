@@ -16,6 +16,7 @@ from sqlalchemy import select, update
 from service import jobs, keeper, reconcile
 from service.beats import HOST
 from service.database import Database, upgrade
+from service.store import outbox_key
 from service.tables import Alert, Instance, Job, Lock, Result, Series, now
 
 
@@ -213,3 +214,18 @@ def test_a_dead_keeper_of_this_host_is_replaced_at_once(node):
     assert keeper.elect(node.database, f"scp@{HOST}:{ended.pid}")
     assert keeper.elect(node.database, "b")
     assert not keeper.elect(node.database, "c")
+
+
+def test_outbox_files_of_a_lost_lease_are_removed(node):
+    scored(node)
+    node.send(ct_series(2))
+    peers.wait_for(lambda: node.keeper.round() or len(rows(node, Job)) == 2, what="a second job")
+    ended, waits = rows(node, Job)
+    # Both had a worker that died between file and row; the one that waits writes its files again.
+    left = outbox_key(ended.id, "sr3d", "1.2.3")
+    again = outbox_key(waits.id, "sr3d", "1.2.4")
+    for key in (left, again):
+        node.store.put(key, b"report")
+    assert reconcile.sweep_outbox(node.store, node.database) == 0  # too young
+    assert reconcile.sweep_outbox(node.store, node.database, settle_seconds=0) == 1
+    assert list(node.store.keys("outbox")) == [again]
