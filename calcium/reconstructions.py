@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pydicom.dataset import Dataset
 
 from calcium.acquisition import functional_groups, values
+from calcium.dicom_files import guarded
 from calcium.eligibility import REFORMAT_WORDS, EligibilityRules, image_words, is_sharp, screen
 from calcium.errors import NotEligibleError, SeriesError
 from calcium.frames import text
@@ -66,9 +67,16 @@ class Reconstruction:
         ------
         ValueError
             No headers.
+        UnreadableInstanceError
+            A header that cannot be walked through.
         """
         if not headers:
             raise ValueError("a series without headers is no candidate")
+        with guarded("a header"):
+            return cls._of(headers, rules)
+
+    @classmethod
+    def _of(cls, headers: Sequence[Dataset], rules: EligibilityRules | None) -> Reconstruction:
         refusal = None
         try:
             screen(headers, rules)
@@ -77,9 +85,9 @@ class Reconstruction:
         first = headers[0]
         groups = functional_groups(first)
         try:
-            thickness = max(float(value) for value in values(groups, "SliceThickness")[:1])
+            thickness = float("".join(values(groups, "SliceThickness")[:1]))
         except ValueError:
-            thickness = float("inf")
+            thickness = math.inf
         uid = text(first, "SeriesInstanceUID")
         window = _window(headers)
         study, frame, *numbers = (text(first, keyword) for keyword in _ACQUISITION)
@@ -90,7 +98,7 @@ class Reconstruction:
             refusal=refusal,
             reformatted=bool(image_words(first) & REFORMAT_WORDS),
             sharp=is_sharp("\\".join(values(groups, "ConvolutionKernel")[:1])),
-            thickness_mm=thickness,
+            thickness_mm=thickness if math.isfinite(thickness) and thickness > 0 else math.inf,
             slices=sum(int(text(header, "NumberOfFrames") or 1) for header in headers),
             window=window,
         )

@@ -18,7 +18,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
 
 from calcium.acquisition import functional_groups, values
-from calcium.errors import AgatstonError
+from calcium.dicom_files import guarded
+from calcium.errors import AgatstonError, SeriesError
 from calcium.frames import text
 from calcium.reconstructions import Reconstruction, choose
 from service import pulling, retrievals
@@ -121,6 +122,15 @@ def most_suitable(archive: Archive, series: Sequence[FoundSeries], *, calling_ae
 
 def described(found: FoundSeries, answers: Sequence[pulling.Answer]) -> Reconstruction | None:
     """Return a series as a candidate, by an archive's answers; None where they do not tell enough."""
+    try:
+        with guarded("an answer of the archive"):
+            return _described(found, answers)
+    except SeriesError as error:
+        log.info("fetched unseen: %s [%s]", error, found.series_instance_uid)
+        return None
+
+
+def _described(found: FoundSeries, answers: Sequence[pulling.Answer]) -> Reconstruction | None:
     headers = []
     for answer in answers:
         header = Dataset()

@@ -139,7 +139,7 @@ class Scan:
         return {self.names[series_id]: (job.state, job.reason_code) for job, series_id in rows}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_the_score_ends_with_the_best_that_can_be_scored(database, data):
     study = [replace(one, refusal=None) for one in data.draw(studies(most=4))]

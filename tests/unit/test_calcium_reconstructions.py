@@ -62,3 +62,21 @@ def test_enhanced():
 def test_a_series_without_headers():
     with pytest.raises(ValueError, match="headers"):
         Reconstruction.of([])
+
+
+def test_times_part_acquisitions_that_share_a_number():
+    first = candidate(1, AcquisitionTime="101500.5")
+    again = candidate(2, AcquisitionTime="101501", ConvolutionKernel="B70f")
+    expiration = candidate(3, AcquisitionTime="101600", ConvolutionKernel="B70f")
+    assert choose([expiration, again, first]) == {"1.2.1": "1.2.1", "1.2.2": "1.2.1", "1.2.3": "1.2.3"}
+
+
+def test_what_tells_too_little_is_a_scan_of_its_own():
+    apart = candidate(1, AcquisitionNumber=None), candidate(2, AcquisitionNumber=None)
+    assert choose(apart) == {"1.2.1": "1.2.1", "1.2.2": "1.2.2"}
+    apart = candidate(1, FrameOfReferenceUID=None), candidate(2, FrameOfReferenceUID=None)
+    assert choose(apart) == {"1.2.1": "1.2.1", "1.2.2": "1.2.2"}
+
+
+def test_a_thickness_that_is_no_number_is_the_thickest():
+    assert Reconstruction.of(series(pattern(SLICES, 8, 8), SliceThickness=None)).thickness_mm == float("inf")
