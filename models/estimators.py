@@ -69,7 +69,7 @@ def weigh(
     Parameters
     ----------
     networks
-        ``weigher``: the members of the ensemble; their weights are averaged.
+        ``weigher``: the members of the ensemble; the logits of their weights are averaged.
     crop
         The heart.
     credit
@@ -92,8 +92,8 @@ def weigh(
     total = torch.zeros(len(images), *images.shape[2:])
     for network in members:
         assert isinstance(network, Weigher)
-        total += runner(network, _Weights(network, torch.from_numpy(given.cube)[None]), (images, places))
-    weights = (total / len(members)).numpy()
+        total += runner(network, _Logits(network, torch.from_numpy(given.cube)[None]), (images, places))
+    weights = torch.sigmoid(total / len(members)).numpy()
     spread = np.zeros_like(credit)
     spread[given.index] = given.to_voxels(weights)
     geometry = crop.volume.geometry
@@ -106,8 +106,8 @@ def weigh(
     return Estimate(agatston, volume, credited if heat_map else None, CREDIT_MEANING)
 
 
-class _Weights:
-    """One step of the runner: a batch of slices -> weights 0..1; context is computed once on a device."""
+class _Logits:
+    """One step of the runner: a batch of slices -> logits of weights; context is computed once on a device."""
 
     def __init__(self, network: Weigher, cube: Tensor) -> None:
         self._network = network
@@ -119,7 +119,7 @@ class _Weights:
             self._features = self._network.context(self._cube.to(images.device))
         # Channels last is what the CPU's and the GPU's convolutions like best.
         images = images.contiguous(memory_format=torch.channels_last)
-        return torch.sigmoid(self._network.weigh(images, places, self._features)[:, 0])
+        return self._network.weigh(images, places, self._features)[:, 0]
 
 
 def regress(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +38,9 @@ class LocalizerConfig:
     enter, stay
         A run needs a slice of at least `enter` and ends where the profile falls below `stay`; its faces lie
         where it crosses `enter`.
+    bridge_mm
+        Two runs are one heart where the gap between them is at most this, and shorter than either: slices
+        through the spine may hide the heart's middle.
     shortest_mm, longest_mm
         Sizes (x, y, z) that an adult heart can have; others are not one.
     grow_mm
@@ -51,6 +55,7 @@ class LocalizerConfig:
     smooth_mm: float = 9.0
     enter: float = 0.5
     stay: float = 0.25
+    bridge_mm: float = 24.0
     shortest_mm: tuple[float, float, float] = (70.0, 55.0, 50.0)
     longest_mm: tuple[float, float, float] = (220.0, 200.0, 200.0)
     grow_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -124,11 +129,14 @@ def smooth(probability: Probabilities, width: int) -> Probabilities:
     return np.convolve(padded, np.full(2 * half + 1, 1 / (2 * half + 1)), mode="valid")
 
 
-def largest_run(probability: Probabilities, enter: float, stay: float) -> tuple[float, float] | None:
+def largest_run(
+    probability: Probabilities, enter: float, stay: float, bridge: int = 0
+) -> tuple[float, float] | None:
     """Return the faces of the run of slices that holds the most probability, in slices, or None.
 
     A run is where the profile stays at `stay` or above and somewhere reaches `enter`, so that one weak slice
-    does not split a heart, and one outlier elsewhere does not enlarge it.
+    does not split a heart, and one outlier elsewhere does not enlarge it. Runs with a gap of at most `bridge`
+    slices between them, shorter than both, are one.
 
     Returns
     -------
@@ -139,6 +147,7 @@ def largest_run(probability: Probabilities, enter: float, stay: float) -> tuple[
     runs = [(int(a), int(b)) for a, b in inside.reshape(-1, 2) if probability[a:b].max() >= enter]
     if not runs:
         return None
+    runs = _bridged(runs, bridge)
     start, stop = max(runs, key=lambda run: float(probability[run[0] : run[1]].sum()))
     certain = start + np.flatnonzero(probability[start:stop] >= enter)
     first, last = int(certain[0]), int(certain[-1])
@@ -148,6 +157,14 @@ def largest_run(probability: Probabilities, enter: float, stay: float) -> tuple[
     if last < len(probability) - 1:
         high = last + (probability[last] - enter) / (probability[last] - probability[last + 1])
     return float(low), float(high)
+
+
+def _bridged(runs: list[tuple[int, int]], bridge: int) -> list[tuple[int, int]]:
+    """Return runs, joined where the gap between two is at most `bridge` and shorter than both."""
+    for number, ((first, end), (begin, last)) in enumerate(pairwise(runs)):
+        if begin - end <= bridge and begin - end < min(end - first, last - begin):
+            return _bridged([*runs[:number], (first, last), *runs[number + 2 :]], bridge)
+    return runs
 
 
 def locate(
@@ -179,7 +196,7 @@ def box_of(
         at = centres[axis]
         step = float(at[1] - at[0]) if len(at) > 1 else config.grid_mm
         profile = smooth(probabilities[axis], round(config.smooth_mm / step))
-        run = largest_run(profile, config.enter, config.stay)
+        run = largest_run(profile, config.enter, config.stay, round(config.bridge_mm / step))
         if run is None:
             raise NotEligibleError("heart_not_found", f"no {axis} slice shows the heart")
         if axis == "axial":

@@ -16,12 +16,16 @@ import numpy as np
 import torch
 from torch import nn
 
+from calcium.agatston import AGATSTON_SLICE_MM
 from calcium.errors import SettingsError
+from calcium.resample import INCREMENT_MM
 from calcium.volume import CTVolume
+from models.device import Runner
+from models.estimators import credit_of, weigh
 from models.networks.localizer import SliceClassifier
 from models.networks.regressor import TARGETS, Regressor, RegressorConfig
 from models.networks.weigher import Weigher
-from models.preprocess import AXES
+from models.preprocess import AXES, heart_crop
 from models.training import cache, dataset, localizer_training, regressor_training, weigher_training
 from models.training.calibration import Calibration, fit
 from models.training.evaluation import EXPERIMENTS
@@ -29,7 +33,7 @@ from models.training.loop import LoopOptions
 from models.weightset import save_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from models.training.cache import CachedCase
@@ -219,9 +223,17 @@ def heart_cases(job: Job) -> tuple[list[CachedCase], list[CachedCase]]:
     return dataset.without(training, job.hold_out), dataset.without(validation, job.hold_out)
 
 
-def localizer_folder(seed: int) -> str:
-    """Return the folder of a localiser's training; all of them become one ensemble."""
-    return "train-localizer" if seed == 1 else f"train-localizer-{seed}"
+def folder_of(role: str, seed: int) -> str:
+    """Return the folder of a ``localizer`` or ``weigher``; all seeds of one become an ensemble."""
+    return f"train-{role}" if seed == 1 else f"train-{role}-{seed}"
+
+
+def _members(job: Job, role: str) -> list[str]:
+    """Return the roles of the trained members of an ensemble: one for each seed, without held-out ones."""
+    folders = sorted(path.parent.name for path in job.work.glob(f"train-{role}*/best.pt"))
+    if not folders:
+        raise SettingsError(f"{job.work} holds no trained {role}: train {role} first")
+    return [name.removeprefix("train-") for name in folders if "-without-" not in name]
 
 
 def train_localizer(job: Job) -> nn.ModuleDict:
@@ -243,7 +255,7 @@ def train_localizer(job: Job) -> nn.ModuleDict:
     networks, record = localizer_training.train(
         training,
         validation,
-        job.work / localizer_folder(job.seed),
+        job.work / folder_of("localizer", job.seed),
         loop=LoopOptions(
             job.recipe.localizer_epochs,
             learning_rate=3e-3,
@@ -273,7 +285,7 @@ def train_weigher(job: Job, start: Path | None = None) -> tuple[Weigher, Calibra
     """
     make_data(job, "heart")
     training, validation = heart_cases(job)
-    name = "train-weigher" + "".join(f"-without-{patient}" for patient in job.hold_out)
+    name = folder_of("weigher", job.seed) + "".join(f"-without-{patient}" for patient in job.hold_out)
     network, record = weigher_training.train(
         training,
         validation,
@@ -295,17 +307,19 @@ def train_weigher(job: Job, start: Path | None = None) -> tuple[Weigher, Calibra
     )
     logger.info("weigher: %s", record["best"])
     sharp = weigher_training.sharpened(network)
-    return sharp, calibrate(sharp, validation, job.device)
+    return sharp, calibrate((sharp,), validation, job.device)
 
 
-def calibrate(network: Weigher, cases: Sequence[CachedCase], device: str = "cpu") -> Calibration | None:
-    """Return the calibration of a weigher on validation cases, or None where they are too few."""
-    predicted = []
+def calibrate(
+    members: tuple[Weigher, ...], cases: Sequence[CachedCase], device: str = "cpu"
+) -> Calibration | None:
+    """Return the calibration of an ensemble of weighers on validation cases, or None where they are too few."""
+    runner, predicted = Runner(torch.device(device)), []
     for case in cases:
-        found, _ = weigher_training.weigh(
-            network, CTVolume(case.hu, case.geometry, 3.0), case.heart_box, device
-        )
-        predicted.append(weigher_training.total(found))
+        crop = heart_crop(CTVolume(case.hu, case.geometry, 3.0), case.heart_box)
+        with torch.inference_mode():
+            estimate = weigh({"weigher": members}, crop, credit_of(crop), runner, heat_map=False)
+        predicted.append(float(estimate.agatston.sum()) * INCREMENT_MM / AGATSTON_SLICE_MM)
     try:
         return fit([case.agatston for case in cases], predicted)
     except ValueError as error:
@@ -373,13 +387,16 @@ def export_all(job: Job, folder: Path, *, name: str, version: str) -> list[str]:
         Names of the sets.
     """
     made = []
-    if (job.work / "train-weigher" / "best.pt").is_file():
-        network = trained(job, "weigher", Weigher(weigher_training.NETWORK))
-        assert isinstance(network, Weigher)
-        sharp = weigher_training.sharpened(network)
+    if any("-without-" not in path.parent.name for path in job.work.glob("train-weigher*/best.pt")):
+        members = []
+        for role in _members(job, "weigher"):
+            network = trained(job, role, Weigher(weigher_training.NETWORK))
+            assert isinstance(network, Weigher)
+            members.append(weigher_training.sharpened(network))
         _, validation = heart_cases(job)
-        calibration = calibrate(sharp, validation, job.device)
-        export(job, folder / name, {"weigher": sharp}, name=name, version=version, calibration=calibration)
+        calibration = calibrate(tuple(members), validation, job.device)
+        scorer = {"weigher": tuple(members)}
+        export(job, folder / name, scorer, name=name, version=version, calibration=calibration)
         pointer = json.dumps({"folder": name}) + "\n"
         (folder / "default.json").write_text(pointer, encoding="utf-8")
         made.append(name)
@@ -387,24 +404,21 @@ def export_all(job: Job, folder: Path, *, name: str, version: str) -> list[str]:
         roles = {target: f"{target}-{experiment}" for target in TARGETS}
         if not all((job.work / f"train-{role}" / "best.pt").is_file() for role in roles.values()):
             continue
-        scorer: dict[str, nn.Module] = {}
+        regressors: dict[str, tuple[nn.Module, ...]] = {}
         for target, role in roles.items():
-            scorer[target] = trained(job, role, Regressor(job.recipe.regressor(experiment, target)))
+            regressors[target] = (trained(job, role, Regressor(job.recipe.regressor(experiment, target))),)
         title = f"paper-{experiment}"
-        export(job, folder / title, scorer, name=title, version=version)
+        export(job, folder / title, regressors, name=title, version=version)
         made.append(title)
     return made
 
 
 def localizers(job: Job) -> dict[str, tuple[nn.Module, ...]]:
     """Return the members of the localiser's ensemble by axis: one for each seed that was trained."""
-    folders = sorted(path.parent.name for path in job.work.glob("train-localizer*/best.pt"))
-    if not folders:
-        raise SettingsError(f"{job.work} holds no trained localiser: train localizer first")
     made = []
-    for folder in folders:
+    for role in _members(job, "localizer"):
         blank = nn.ModuleDict({axis: SliceClassifier() for axis in AXES})
-        made.append(trained(job, folder.removeprefix("train-"), blank))
+        made.append(trained(job, role, blank))
     return {
         axis: tuple(networks[axis] for networks in made if isinstance(networks, nn.ModuleDict)) for axis in AXES
     }
@@ -413,7 +427,7 @@ def localizers(job: Job) -> dict[str, tuple[nn.Module, ...]]:
 def export(
     job: Job,
     folder: Path,
-    scorer: dict[str, nn.Module],
+    scorer: Mapping[str, tuple[nn.Module, ...]],
     *,
     name: str,
     version: str,
@@ -422,7 +436,7 @@ def export(
     localizer: dict[str, Any] | None = None,
 ) -> str:
     """Write a set of weights with this job's localisers and a scorer; return its sha256."""
-    networks = localizers(job) | {role: (net,) for role, net in scorer.items()}
+    networks = localizers(job) | dict(scorer)
     return save_weights(
         folder,
         networks,

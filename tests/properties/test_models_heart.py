@@ -83,15 +83,24 @@ def test_a_run_holds_a_certain_slice_and_ends_inside_the_scan(values, stay, ente
         assert inside.max() >= enter
 
 
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=40))
-def test_a_mirrored_profile_gives_the_mirrored_run(values):
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=40), st.integers(0, 9))
+def test_a_mirrored_profile_gives_the_mirrored_run(values, bridge):
     probability = np.array(values)
-    run, mirrored = (largest_run(given_, 0.5, 0.25) for given_ in (probability, probability[::-1]))
+    run, mirrored = (largest_run(given_, 0.5, 0.25, bridge) for given_ in (probability, probability[::-1]))
     assume(run is not None and mirrored is not None)
     masses = np.unique(probability)
     assume(len(masses) == len(values))  # no two runs of equal mass
     last = len(values) - 1
     assert (last - mirrored[1], last - mirrored[0]) == pytest.approx(run)
+
+
+def test_a_short_gap_inside_the_heart_is_bridged_and_an_outlier_is_not_reached():
+    heart = np.zeros(60)
+    heart[10:20], heart[25:40] = 0.9, 0.9  # a gap of 5 slices
+    heart[44:46] = 0.9  # shorter than its gap of 4
+    assert largest_run(heart, 0.5, 0.25) == pytest.approx((24.556, 39.444), abs=1e-3)
+    assert largest_run(heart, 0.5, 0.25, 5) == pytest.approx((9.556, 39.444), abs=1e-3)
+    assert largest_run(heart, 0.5, 0.25, 4) == pytest.approx((24.556, 39.444), abs=1e-3)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.integers(0, 9))
