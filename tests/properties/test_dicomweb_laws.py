@@ -6,7 +6,7 @@ import contextlib
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from calcium.errors import SettingsError, UnreadableInstanceError
@@ -16,6 +16,9 @@ from service.dicomweb.part10 import read_meta
 from service.dicomweb.server import path_of
 from service.dicomweb.storage import MAX_WAIT_SECONDS, retry_after
 
+LAX = settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
 BOUNDARY = "b-1"
 # Bytes that look like boundaries and line ends more often than chance would have them.
 BODIES = st.lists(
@@ -34,6 +37,7 @@ def cut(content, places):
     return [content[start:end] for start, end in zip(starts, ends, strict=True)]
 
 
+@LAX
 @given(
     bodies=st.lists(BODIES.filter(lambda body: b"\r\n--b-1" not in b"\r\n" + body), min_size=1, max_size=4),
     places=st.lists(st.integers(0, 300), max_size=10),
@@ -43,18 +47,21 @@ def test_the_parts_are_what_was_sent_however_the_message_is_cut(bodies, places):
     assert [bytes(one) for one in found] == bodies
 
 
+@LAX
 @given(content=st.lists(st.one_of(BODIES, st.binary(max_size=30)), max_size=6))
 def test_anything_is_parts_or_malformed(content):
     with contextlib.suppress(MalformedError):
         assert sum(len(one) for one in parts(content, BOUNDARY, limit=20)) <= sum(map(len, content))
 
 
+@LAX
 @given(body=st.binary(min_size=11, max_size=40))
 def test_a_part_beyond_the_limit_is_refused(body):
     with pytest.raises(MalformedError, match="more than 10 bytes"):
         list(parts([message([body.replace(b"\r", b"_")])], BOUNDARY, limit=10))
 
 
+@LAX
 @given(content=st.binary(max_size=200))
 def test_a_sent_file_is_read_back(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "sent"
@@ -65,6 +72,7 @@ def test_a_sent_file_is_read_back(tmp_path_factory, content):
     assert list(parts(pieces, boundary_of(sent.content_type), limit=200)) == [content]
 
 
+@LAX
 @given(head=st.binary(max_size=80))
 def test_a_file_head_is_read_or_refused(head):
     for file in (head, bytes(128) + b"DICM" + head, bytes(128) + b"DICM\x02\x00" + head):
@@ -86,6 +94,7 @@ JSON = st.recursive(
 )
 
 
+@LAX
 @given(answer=JSON)
 def test_any_json_is_read_as_text_or_nothing(answer):
     answer = json.loads(json.dumps(answer))
@@ -97,11 +106,13 @@ def test_any_json_is_read_as_text_or_nothing(answer):
     assert number is None or number >= 0
 
 
+@LAX
 @given(text=st.text(max_size=40) | st.integers().map(str))
 def test_any_retry_after_is_a_bounded_wait(text):
     assert 0 <= retry_after(text) <= MAX_WAIT_SECONDS
 
 
+@LAX
 @given(uid=st.text(min_size=1, max_size=70))
 def test_a_path_holds_uids_only(uid):
     with contextlib.suppress(SettingsError):
