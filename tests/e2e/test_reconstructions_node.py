@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 import node
 import peers
 import pydicom
-from bench_sections import scan_of
+import pytest
 from pydicom.uid import generate_uid
-
-from models.training.phantom import write_dicom
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,9 +26,9 @@ def _sharp(files: Path, folder: Path) -> str:
     return str(uid)
 
 
-def test_one_report_on_one_scan(tmp_path: Path) -> None:
-    soft_files, sharp_files = tmp_path / "soft", tmp_path / "sharp"
-    write_dicom(scan_of(80), soft_files)
+@pytest.mark.real_ct
+def test_one_report_on_one_scan(real_ct: Path, tmp_path: Path) -> None:
+    soft_files, sharp_files = real_ct / "qin-lsc-0055", tmp_path / "sharp"
     soft = str(pydicom.dcmread(next(soft_files.glob("*.dcm"))).SeriesInstanceUID)
     sharp = _sharp(soft_files, sharp_files)
     with (
@@ -41,7 +39,7 @@ def test_one_report_on_one_scan(tmp_path: Path) -> None:
         ) as running,
     ):
         for folder in (sharp_files, soft_files):
-            peers.storescu(running.dicom_port, folder)
+            peers.storescu(running.dicom_port, folder, options=("-xt",))
         jobs = {job["series_instance_uid"]: job for job in running.wait_for_jobs(2)}
         assert jobs[soft]["state"] == "scored", jobs[soft]
         assert (jobs[sharp]["state"], jobs[sharp]["reason_code"]) == ("not_eligible", "other_reconstruction")
