@@ -66,7 +66,7 @@ def test_memory_descriptors_and_latency_stay_flat(tmp_path, new_postgres_databas
         (Path(out) / "soak.md").write_text(soaking.table(found) + "\n", encoding="utf-8")
         soaking.plot(found, Path(out) / "soak.png")
     with database.reading() as session:
-        states = dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).tuples().all())
+        states = dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).all())
         alerts = session.scalars(select(Alert.kind)).all()
     database.dispose()
     assert set(states) == {"scored", "not_eligible"}

@@ -48,6 +48,8 @@ WEIGHTS = {"scp": 30, "worker": 18, "sender": 14, "api": 12, "broker": 12, "data
 DOWN_SECONDS = (0.0, 1.5)  # before it is started again
 AIM_SECONDS = 6.0  # so long a kill waits for something to be in the middle of
 ENDED = ("scored", "not_eligible", "failed", "cancelled", "quarantined")
+# A part of a series that failed before the rest came, and a job that killed its workers, raise others.
+FORBIDDEN = {"file_missing", "conflicting_instance", "delivery_refused", "late_slices"}
 Item = tuple[SentSeries, "Dataset"]
 
 
@@ -373,7 +375,7 @@ class Campaign:
                 .join(Job, Job.series_id == Series.id)
                 .order_by(Job.revision)
             )
-            return dict(rows.tuples().all())
+            return dict(rows.all())
 
     def settled(self, sent: list[SentSeries]) -> bool:
         """Tell whether nothing is left to do; quarantined jobs are run again, as an operator would."""
@@ -428,9 +430,7 @@ class Campaign:
                     .join(Delivery, Delivery.object_id == OutputObject.id)
                 )
             }
-            found += [
-                f"alert {kind}" for kind in session.scalars(select(Alert.kind)) if kind != "job_quarantined"
-            ]
+            found += [f"alert {kind}" for kind in session.scalars(select(Alert.kind)) if kind in FORBIDDEN]
         newest, current = self.newest_jobs(), self.current_reports()
         for one in sent:
             for sop in one.acknowledged:
@@ -456,7 +456,7 @@ class Campaign:
                 .join(Job, Job.id == OutputObject.job_id)
                 .join(Series, Series.id == Job.series_id)
             )
-            series_of = dict(rows.tuples().all())
+            series_of = dict(rows.all())
         reports, superseded = [], set()
         for instance in self.archive.orthanc.get("/instances"):  # type: ignore[attr-defined]
             tags: Any = self.archive.orthanc.get(f"/instances/{instance}/simplified-tags")
@@ -475,9 +475,7 @@ class Campaign:
     def told(self, sent: list[SentSeries], seconds: float) -> str:
         """Return the counts, for people."""
         with self.database.reading() as session:
-            events = dict(
-                session.execute(select(JobEvent.event, func.count()).group_by(JobEvent.event)).tuples().all()
-            )
+            events = dict(session.execute(select(JobEvent.event, func.count()).group_by(JobEvent.event)).all())
             objects = session.scalar(select(func.count(OutputObject.id)))
         kills = ", ".join(f"{name} {count}" for name, count in sorted(self.tally.kills.items()))
         statuses: Counter[int] = Counter()
