@@ -9,6 +9,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 from pynetdicom import build_context, build_role, evt
+from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
 from service.dimse.association import (
@@ -78,12 +79,20 @@ def request_commitment(
             return 0x0115, None  # invalid argument value, PS3.7 section C.5.10
         if report.transaction_uid == transaction_uid:
             reports.append(report)
-            arrived.set()
         return SUCCESS, None
+
+    def sent(event: Any) -> None:
+        # Our response to the report has left; a release before it would cross it (PS3.8 Evt9 in Sta7).
+        if reports and isinstance(event.pdu, P_DATA_TF):
+            arrived.set()
 
     context = build_context(StorageCommitmentPushModel, list(UNCOMPRESSED))
     with open_association(
-        peer, [context], calling_ae, timeout, handlers=[(evt.EVT_N_EVENT_REPORT, handle)]
+        peer,
+        [context],
+        calling_ae,
+        timeout,
+        handlers=[(evt.EVT_N_EVENT_REPORT, handle), (evt.EVT_PDU_SENT, sent)],
     ) as association:
         answer, _ = association.send_n_action(
             request, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
