@@ -17,7 +17,7 @@ from api_client import serving
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import select
 
-from service import jobs
+from service import jobs, metrics
 from service.settings import Settings
 from service.tables import ProcessBeat, Result
 
@@ -99,6 +99,21 @@ def figures(api):
         for family in text_string_to_metric_families(api.get("/metrics").text)
         for sample in family.samples
     }
+
+
+def test_what_an_scp_counted_is_told(tmp_path):
+    database = rows.database(tmp_path)
+    metrics.INSTANCES.labels("disk_full").inc(2)
+    metrics.STORE_SECONDS.observe(0.003)
+    with database.transaction() as session:
+        rows.beats(session, "scp")
+        session.get_one(ProcessBeat, "scp@test:1").detail = {"counters": metrics.snapshot()}
+    with serving(Settings(home=tmp_path), database) as api:
+        told = figures(api)
+    assert told["agatston_instances_total", "disk_full", "scp@test:1"] >= 2
+    assert told["agatston_store_seconds_bucket", "0.005", "scp@test:1"] >= 1
+    assert told["agatston_store_seconds_count", "scp@test:1"] >= 1
+    database.dispose()
 
 
 def test_figures_follow_the_rows(tmp_path):

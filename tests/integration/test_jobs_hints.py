@@ -52,6 +52,30 @@ def test_redis_that_was_emptied_gets_the_hints_again(tmp_path, redis_url, dispat
     broker.close()
 
 
+def test_a_redis_that_dies_and_returns_empty(tmp_path, dispatcher):
+    port = peers.free_port()
+    url = f"redis://127.0.0.1:{port}/0"
+    command = [peers.program("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    quick = {"series_idle_seconds": 0.2, "series_release_seconds": 0.1, "redispatch_seconds": 0.5}
+    with receiver(tmp_path, broker_url=url, **quick) as node:
+        hints = node.keeper._dispatcher = dispatcher(node.settings)
+        with peers.running(command, port=port) as server:
+            node.send(ct_series(2))
+            peers.wait_for(lambda: node.keeper.round() or hinted(url), what="a hint")
+            server.kill()
+            server.wait()
+            assert not hints.score("job", "normal")
+        with peers.running(command, port=port):
+            with node.database.transaction() as session:
+                beats(session, "worker")
+            peers.wait_for(lambda: node.keeper.round() or hinted(url), what="the hint again")
+
+
+def hinted(url):
+    with redis.Redis.from_url(url) as broker:
+        return broker.llen("normal")
+
+
 def test_lanes_are_queues(tmp_path, redis_url, dispatcher):
     broker = redis.Redis.from_url(redis_url)
     broker.flushall()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import peers
+import pytest
 from receiving import ct_series, receiver
 from rows import add_job
 from sqlalchemy import select, update
@@ -58,3 +59,20 @@ def test_a_keeper_from_the_future_is_replaced(tmp_path):
         assert keeper.elect(node.database, "b")
         with node.database.reading() as session:
             assert session.scalars(select(Lock.owner)).one() == "b"
+
+
+def test_a_clock_that_is_set_forward_costs_an_attempt_and_nothing_else(tmp_path, monkeypatch):
+    with receiver(tmp_path) as node:
+        with node.database.transaction() as session:
+            job_id = add_job(session, state="waiting", delivery=None).id
+        slow = jobs.claim(node.database, job_id, "worker@elsewhere:1")
+        for module in (jobs, keeper):
+            monkeypatch.setattr(module, "now", lambda: now() + DAY)
+        # Its lease seems to have run out: another worker gets the job, and the first can record nothing.
+        assert jobs.take_back_expired(node.database) == [job_id]
+        second = jobs.claim(node.database, job_id, "worker@elsewhere:2")
+        with pytest.raises(jobs.LeaseLostError):
+            jobs.finish_not_eligible(node.database, slow, "contrast", "contrast")
+        jobs.finish_not_eligible(node.database, second, "contrast", "contrast")
+        with node.database.reading() as session:
+            assert session.get_one(Job, job_id).state == "not_eligible"

@@ -14,7 +14,7 @@ import peers
 import psutil
 import pytest
 from receiving import ct_series, receiver
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
 from service.admission import DISK_SECONDS
 from service.tables import Instance
@@ -124,3 +124,24 @@ def test_a_database_that_dies_and_returns(tmp_path, mortal_postgres):
             assert session.scalar(select(func.count()).select_from(Instance)) == 12
         for row in rows(node):
             assert node.store.exists(row.key)
+
+
+def test_a_database_that_dies_in_the_middle_of_a_transaction(tmp_path, mortal_postgres):
+    instances = ct_series(3)
+    url = mortal_postgres.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+    with receiver(tmp_path / "home", database_url=url) as node:
+        assert node.send(instances[:1]) == [0x0000]
+
+        # SQLAlchemy calls this when all of the transaction is sent but its COMMIT.
+        @event.listens_for(node.database.engine, "commit")
+        def die(_connection):
+            event.remove(node.database.engine, "commit", die)
+            kill_server(mortal_postgres)
+
+        assert node.send(instances[1:2]) == [0xA701]
+        mortal_postgres.ensure_postgres_running()
+        peers.wait_for(lambda: node.send(instances[2:]) == [0x0000], what="success after the restart")
+        # Nothing of the broken transaction is there; the file without a row is replaced by the second try.
+        assert {row.sop_instance_uid for row in rows(node)} == {one.SOPInstanceUID for one in instances[::2]}
+        assert node.send(instances) == [0x0000] * 3
+        everything_acknowledged_is_there(node, instances, [0x0000] * 3)

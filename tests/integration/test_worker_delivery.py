@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import signal
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 import peers
@@ -197,6 +199,35 @@ def test_an_archive_that_is_down_gets_it_when_it_is_back(make_node, tmp_path):
     with peers.running(command, port=port):
         peers.wait_for(lambda: delivery.deliver(node, first) or rows(node)[first].state == deliveries.DELIVERED)
         assert len(list(folder.iterdir())) == 1
+
+
+def test_an_archive_that_refuses_associations_is_tried_again(make_node, tmp_path):
+    with peers.storescp(tmp_path / "pacs", "--refuse") as pacs:
+        node = make_node(pacs=pacs.address)
+        (first, _) = worker_rows.scored_job(node)
+        delivery.deliver(node, first)
+    row = rows(node)[first]
+    assert (row.state, row.attempts) == (deliveries.PENDING, 1)
+    assert "rejects the association" in row.last_error
+
+
+def test_an_archive_that_hangs_is_given_up_for_now_and_gets_it_once(make_node, tmp_path, monkeypatch):
+    monkeypatch.setattr(delivery.scu, "store", partial(delivery.scu.store, timeout=1.0))
+    folder = tmp_path / "pacs"
+    folder.mkdir()
+    port = peers.free_port()
+    node = make_node(pacs=f"STORESCP@127.0.0.1:{port}")
+    (first, _) = worker_rows.scored_job(node)
+    command = [peers.program("storescp"), "-aet", "STORESCP", "-od", str(folder), str(port)]
+    with peers.running(command, port=port) as process:
+        process.send_signal(signal.SIGSTOP)
+        try:
+            delivery.deliver(node, first)
+            assert rows(node)[first].state == deliveries.PENDING
+        finally:
+            process.send_signal(signal.SIGCONT)
+        peers.wait_for(lambda: delivery.deliver(node, first) or rows(node)[first].state == deliveries.DELIVERED)
+    assert len(list(folder.iterdir())) == 1
 
 
 def test_a_refused_object_goes_to_the_fall_back(make_node):
