@@ -90,10 +90,9 @@ class Target:
 
 
 @contextlib.contextmanager
-def folder_in_memory() -> Iterator[Path]:
-    """Give a scratch folder, in memory where the system has such."""
-    memory = Path("/dev/shm")
-    folder = Path(tempfile.mkdtemp(prefix="agatston-fuzz-", dir=memory if memory.is_dir() else None))
+def scratch() -> Iterator[Path]:
+    """Give a scratch folder in TMPDIR; libFuzzer ends the process without leaving the block."""
+    folder = Path(tempfile.mkdtemp(prefix="agatston-fuzz-"))
     try:
         yield folder
     finally:
@@ -165,7 +164,7 @@ def head() -> Iterator[Target]:
 @contextlib.contextmanager
 def header() -> Iterator[Target]:
     """A file's header: screened, turned into frames, decoded element by element."""
-    with folder_in_memory() as folder:
+    with scratch() as folder:
         path = folder / "a.dcm"
 
         def run(data: bytes) -> None:
@@ -190,7 +189,7 @@ def header() -> Iterator[Target]:
 def volume() -> Iterator[Target]:
     """A series of three files, one of them hostile, to a volume."""
     kinds = (*PLAIN, *COMPRESSED)
-    with folder_in_memory() as folder:
+    with scratch() as folder:
         for syntax in kinds:
             for index, content in enumerate(files(syntax)):
                 (folder / f"{syntax}-{index}").write_bytes(content)
@@ -249,7 +248,7 @@ def decoder() -> Iterator[Target]:
 def _node() -> Iterator[Receiver]:
     """Run a node whose refusals are not written to the console."""
     logging.getLogger("service").setLevel(logging.CRITICAL + 1)
-    with folder_in_memory() as folder, receiver(folder, max_series_instances=50, acse_timeout=2) as node:
+    with scratch() as folder, receiver(folder, max_series_instances=50, acse_timeout=2) as node:
         yield node
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 pytest.importorskip("atheris", reason="atheris has no wheel for this platform")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+MEMORY = Path("/dev/shm")  # files of a kilobyte, thousands a second
 SEED = int(os.environ.get("AGATSTON_FUZZ_SEED", "1"))
 # Cheap targets get most inputs; AGATSTON_FUZZ_FACTOR makes a campaign longer or shorter.
 INPUTS = {
@@ -41,10 +43,11 @@ def campaign(target, folder):
         sys.executable, "-W", "ignore", "-m", "tests.fuzz", target,
         "--inputs", str(round(INPUTS[target] * FACTOR)), "--seed", str(SEED), "--artefacts", str(folder),
     ]  # fmt: skip
-    done = subprocess.run(
-        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=7000,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as scratch:
+        done = subprocess.run(
+            command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+            timeout=7000, env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": scratch},
+        )  # fmt: skip
     said = done.stdout.decode(errors="replace")
     assert done.returncode == 0, said[-4000:]
     return {name: int(re.findall(pattern, said, re.DOTALL)[-1]) for name, pattern in FIGURES.items()}
