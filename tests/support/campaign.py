@@ -28,7 +28,7 @@ from traffic import Kind, Scanner, SentSeries, stored_digest
 from service import deliveries
 from service.database import UNAVAILABLE, Database
 from service.store import Store
-from service.tables import Alert, Delivery, Instance, Job, JobEvent, OutputObject, Series
+from service.tables import Alert, Delivery, Instance, Job, JobEvent, OutputObject, ProcessBeat, Series
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -249,15 +249,41 @@ class Campaign:
 
     def fire(self, kills: int, pause: float) -> None:
         """Kill at random, so many times; `pause`: mean seconds between two."""
-        for _ in range(kills):
+        for number in range(kills):
             time.sleep(min(4 * pause, self.chance.expovariate(1 / pause)))
-            (victim,) = self.chance.choices(list(WEIGHTS), list(WEIGHTS.values()))
+            victim = self._victim()
             self._aim(victim)
             self._kill(victim)
             if self.chance.random() < 0.08:
                 self.archive.fail(self.chance)
+            if number % 20 == 0:
+                self.say(f"{number + 1} kills: {dict(self.tally.kills)}, {dict(self.tally.in_the_middle)}")
         for process in self.node.values():
             process.start()
+
+    @staticmethod
+    def say(text: str) -> None:
+        """Tell how far it is."""
+        print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)  # noqa: T201 (it takes long)
+
+    def _victim(self) -> str:
+        """Draw one; mostly one that has come so far as to work again."""
+        (victim,) = self.chance.choices(list(WEIGHTS), list(WEIGHTS.values()))
+        if victim not in self.node or self.chance.random() < 0.15:
+            return victim
+        started = [role for role in self.node if self._works(role)]
+        if victim in started or not started:
+            return victim
+        return self.chance.choices(started, [WEIGHTS[role] for role in started])[0]
+
+    def _works(self, role: str) -> bool:
+        if role in {"scp", "api"}:
+            return peers.listens(self.port if role == "scp" else self.http_port)
+        process = self.node[role].process
+        with contextlib.suppress(*UNAVAILABLE), self.database.reading() as session:
+            beats = session.scalars(select(ProcessBeat.name).where(ProcessBeat.kind == role))
+            return process is not None and any(name.endswith(f":{process.pid}") for name in beats)
+        return False
 
     def _aim(self, victim: str) -> None:
         """Mostly wait for a moment in which the victim, or who depends on it, is at work."""
