@@ -53,34 +53,45 @@ def _shut_and_close(connection: AssociationSocket) -> None:
 AssociationSocket._shutdown_socket = _shut_and_close  # noqa: SLF001
 
 
-class _Checkpoint(threading.Event):
+class _Checkpoint:
     """Where an association's own thread waits while we send a request and read its answers.
 
-    pynetdicom 3.0.4 takes that thread for waiting when it has been woken, but does not run yet: after a quick
-    second request it then reads the first answer itself and drops it, and a C-FIND seems to find less than the
-    archive holds. Here `clear` returns when the thread does wait.
+    pynetdicom 3.0.4 has an Event here, and takes that thread for waiting when it has been woken, but does not
+    run yet: after a quick second request it then reads the first answer itself and drops it, and a C-FIND seems
+    to find less than the archive holds. Here `clear` returns when the thread does wait.
     """
 
-    def __init__(self, association: Any) -> None:
-        super().__init__()
+    def __init__(self, association: threading.Thread) -> None:
         self._association = association
-        self._waits = threading.Event()
-        self.set()
+        self._changed = threading.Condition()
+        self._open = True
+        self._waits = False
 
     def set(self) -> None:
-        self._waits.clear()
-        super().set()
+        """Let the association's thread go on."""
+        with self._changed:
+            self._open, self._waits = True, False
+            self._changed.notify_all()
 
     def clear(self) -> None:
-        super().clear()
-        if threading.current_thread() is not self._association:
-            while not self._waits.wait(0.1) and self._association.is_alive():
-                pass
+        """Stop the association's thread at its next `wait`, and return when it waits or has ended."""
+        with self._changed:
+            self._open = False
+            while (
+                threading.current_thread() is not self._association
+                and not self._waits
+                and self._association.is_alive()
+            ):
+                self._changed.wait(0.1)
 
-    def wait(self, timeout: float | None = None) -> bool:
-        if not self.is_set():
-            self._waits.set()
-        return super().wait(timeout)
+    def wait(self) -> None:
+        """Wait until it is open."""
+        with self._changed:
+            # One that was opened and closed again before we ran: we still wait, and say so again.
+            while not self._open:
+                self._waits = True
+                self._changed.notify_all()
+                self._changed.wait()
 
 
 class PeerRefusedError(AgatstonError):

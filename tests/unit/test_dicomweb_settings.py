@@ -143,12 +143,13 @@ def test_a_request_is_not_sent_before_the_associations_thread_waits():
         def __init__(self):
             super().__init__(daemon=True)
             self.checkpoint = _Checkpoint(self)
-            self.gate = threading.Event()
+            self.gate, self.woken = threading.Event(), threading.Event()
             self.ends = False
 
         def run(self):
             while not self.ends:
                 self.checkpoint.wait()
+                self.woken.set()
                 self.gate.wait()
 
     reactor = Reactor()
@@ -156,7 +157,9 @@ def test_a_request_is_not_sent_before_the_associations_thread_waits():
     reactor.start()
     reactor.checkpoint.clear()  # it waits now
     reactor.gate.clear()
-    reactor.checkpoint.set()  # woken, it reads
+    reactor.woken.clear()
+    reactor.checkpoint.set()
+    assert reactor.woken.wait(20)  # it reads
     second = threading.Thread(target=reactor.checkpoint.clear, daemon=True)
     second.start()
     second.join(0.3)
