@@ -241,9 +241,10 @@ def plot(found: Soak, path: Path) -> None:
     descriptors.set(title="open descriptors", ylim=(0, None))
     memory.legend(fontsize="small")
     for axes, pairs, title in (
-        (stores, found.stores, "C-STORE answered, s"),
-        (results, found.results, "series closed to report delivered, s"),
+        (stores, found.stores, "C-STORE answered, s; median of each minute"),
+        (results, found.results, "closed to delivered, s; median of each minute"),
     ):
+        pairs = [(at, value) for at, value in pairs if at <= found.seconds]  # noqa: PLW2901 (the others ran out)
         axes.scatter([at / 60 for at, _ in pairs], [value for _, value in pairs], s=1, alpha=0.3)
         by_minute: dict[int, list[float]] = {}
         for at, value in pairs:
@@ -253,5 +254,5 @@ def plot(found: Soak, path: Path) -> None:
             [one + 0.5 for one in minutes], [statistics.median(by_minute[one]) for one in minutes], "k", lw=1
         )
         top = sorted(value for _, value in pairs)[int(0.99 * (len(pairs) - 1))]
-        axes.set(title=f"{title} (line: median of each minute)", ylim=(0, 1.2 * top), xlabel="minutes")
+        axes.set(title=title, ylim=(0, 1.2 * top), xlabel="minutes")
     figure.savefig(path, dpi=80)
