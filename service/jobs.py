@@ -497,6 +497,8 @@ def supersede(session: Session, job: Job, *, actor: str, detail: str) -> None:
     record(session, job, "supersede", actor=actor, detail=detail)
     job.ended_at = job.ended_at or now()
     _release(job)
+    for kind in ("job_failed", "job_quarantined"):  # nobody need look at a part whose rest has come
+        alerts.clear_alert(session, kind, job.id)
     objects = select(OutputObject.id).where(OutputObject.job_id == job.id)
     session.execute(
         update(Delivery)

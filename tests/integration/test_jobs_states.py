@@ -273,6 +273,8 @@ def test_later_slices_supersede(database, settings, state):
     assert jobs.claim(database, first, "other") is None  # an open series waits
     second = closing.force(database, settings, series_id)
     assert row(database, first).state == "superseded"
+    with database.reading() as session:
+        assert all(alert.acknowledged_at for alert in session.scalars(select(Alert)))
     job = jobs.claim(database, second, "w")
     assert (job.revision, len(job.keys)) == (2, 5)
     if state == "running":
