@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from calcium.errors import TransientError, WeightsError
 from models.results import Caution
 from service import jobs
-from service.database import UNAVAILABLE
+from service.database import UNAVAILABLE, DatabaseUnavailableError
 from service.jobs import ClaimedJob, LeaseLostError, NewObject
 from service.tables import Job, Result
 from worker import outbox, reconstruction
@@ -83,6 +83,10 @@ def _score(node: WorkerNode, scorers: Scorers, claimed: ClaimedJob) -> None:
         log.warning("job %s is tried again later: %s", claimed.job_id, error)
         code, text = error.code, str(error)
         end = lambda: _retry(node, claimed, code, text)  # noqa: E731
+    except UNAVAILABLE as error:  # the database restarted while we asked it something: not the series' fault
+        log.warning("job %s is tried again later: no database: %s", claimed.job_id, type(error).__name__)
+        text = "the database did not answer in the middle of the job"
+        end = lambda: _retry(node, claimed, DatabaseUnavailableError.code, text)  # noqa: E731
     except Exception as error:  # noqa: BLE001 (the job fails, the worker goes on)
         log.error("job %s failed: %s", claimed.job_id, where(error))  # noqa: TRY400 (its text may name a patient)
         words = f"unexpected {type(error).__name__}; the worker's log says where"

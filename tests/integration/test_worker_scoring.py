@@ -7,11 +7,13 @@ import threading
 import time
 from dataclasses import replace
 
+import peers
 import pydicom
 import pytest
 import report_samples as samples
 import sr_reader
 import worker_rows
+from sqlalchemy.exc import OperationalError
 
 from calcium.eligibility import EligibilityRules
 from calcium.errors import ResourcesError, WeightsError
@@ -206,6 +208,20 @@ def test_an_unexpected_error_fails_the_job_without_a_word_about_the_patient(node
     told = f"{job.reason} {caplog.text} {[one.detail for one in everything(node, JobEvent)]}"
     assert "KeyError" in told
     assert "Mustermann" not in told
+
+
+def test_a_database_that_restarts_in_the_middle_of_a_job_is_not_the_series_fault(node, outcome):
+    job_id = worker_rows.waiting_job(node)
+    gone = OperationalError("SELECT", {}, RuntimeError("the server closed the connection"))
+    networks = Scripted(gone, outcome)
+    scoring_job.score(node, networks, job_id)
+    assert (job_of(node, job_id).state, job_of(node, job_id).reason_code) == (
+        JobState.WAITING,
+        "database_unavailable",
+    )
+    peers.wait_for(
+        lambda: scoring_job.score(node, networks, job_id) or job_of(node, job_id).state == JobState.SCORED
+    )
 
 
 def test_a_full_disk_is_tried_again(node, outcome, monkeypatch):
