@@ -60,7 +60,7 @@ SHARPNESS = 4.0  # of the weights when scoring: 0.02 becomes 0.000005
 THRESHOLD = 0.3
 # Highest trained weight that a lesion needs to count: on validation scans, lesions below it were noise or the
 # edge of the aorta as often as coronary.
-CERTAIN = 0.7
+CERTAIN = 0.8
 BUFFER = 8  # batches between two uses of one
 
 
