@@ -60,9 +60,14 @@ class Mortal:
         self._command, self._environment, self._log = command, environment, log
         self.process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def running(self) -> bool:
+        """Whether it runs."""
+        return self.process is not None and self.process.poll() is None
+
     def start(self) -> None:
         """Start it, if it does not run."""
-        if self.process is not None and self.process.poll() is None:
+        if self.running:
             return
         with self._log.open("ab") as output:
             self.process = subprocess.Popen(
@@ -153,7 +158,16 @@ class Archive:
                 if str(self.orthanc.folder) in " ".join(process.cmdline()):
                     process.kill()
                     process.wait(10)
-        self._process.start()
+        self._start()
+
+    def _start(self) -> None:
+        """Start it again and again until it listens: its port may not be free yet."""
+
+        def listens() -> bool:
+            self._process.start()
+            return peers.listens(self.orthanc.port) and self._process.running
+
+        peers.wait_for(listens, seconds=120, what="Orthanc again")
 
     def fail(self, chance: random.Random) -> None:
         """Be away, refuse, or hang for some seconds."""
@@ -175,7 +189,7 @@ class Archive:
             process.wait()
         else:
             time.sleep(seconds)
-        self._process.start()
+        self._start()
 
     def stop(self) -> None:
         """End it."""
