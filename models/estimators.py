@@ -11,6 +11,7 @@ import torch
 from scipy import ndimage
 
 from calcium.agatston import credit_map
+from calcium.heart_checks import METAL_HU
 from models.attention import joint_response
 from models.lesions import certain_lesions
 from models.networks.regressor import Regressor
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
     Float = NDArray[np.float32]
 
-# Calcium stays below about 1,300 HU in 3 mm slices, with a sharp kernel's overshoot below 2,000: metal not.
-METAL_HU = 2000
 CREDIT_MEANING = "Agatston score per voxel (adds up to the slice scores)"
 JOINT_MEANING = "joint response of the third convolution layer (scaled to the slice scores)"
 

@@ -6,8 +6,9 @@ import numpy as np
 
 from calcium.agatston import credit_map
 from calcium.geometry import BoxMm, VolumeGeometry
+from calcium.heart_checks import METAL_HU
 from calcium.volume import CTVolume
-from models.estimators import METAL_HU, credit_of
+from models.estimators import credit_of
 from models.preprocess import heart_crop
 
 
