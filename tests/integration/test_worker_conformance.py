@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 
+import numpy as np
 import peers
 import pytest
 import report_samples as samples
@@ -53,6 +55,17 @@ def test_dciodvfy_finds_nothing(kind, folder):
     _, _, told = run("dciodvfy", folder / f"{kind}.dcm")
     lines = [line for line in told.splitlines() if line.startswith(("Error", "Warning"))]
     assert [line for line in lines if not any(word in line for word in ACCEPTED)] == []
+
+
+@pytest.mark.parametrize("highest", [0.0, 0.3])
+def test_a_weak_heat_map_has_a_window_that_the_standard_allows(highest, tmp_path):
+    source = samples.series()
+    result = samples.result(source)
+    response = result.heat_map.response * np.float32(highest / result.heat_map.response.max())
+    weak = replace(result, heat_map=replace(result.heat_map, response=response))
+    (tmp_path / "weak.dcm").write_bytes(file_bytes(BUILDERS["heat_map"](source, weak, samples.CONFIG)))
+    _, _, told = run("dciodvfy", tmp_path / "weak.dcm")
+    assert "Error" not in told
 
 
 def test_dcentvfy_finds_them_consistent_with_their_source(folder):

@@ -6,7 +6,13 @@ import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
-from highdicom import PixelMeasuresSequence, PlaneOrientationSequence, PlanePositionSequence
+from highdicom import (
+    PixelMeasuresSequence,
+    PlaneOrientationSequence,
+    PlanePositionSequence,
+    VOILUTFunctionValues,
+    VOILUTTransformation,
+)
 from highdicom.pm import DerivedPixelContrastValues, ParametricMap, RealWorldValueMapping
 
 from worker.companions.base import NoPlanesError, equipment, identifiers, planes, settle_dimensions
@@ -39,7 +45,7 @@ def build_heat_map(series: CTSeries, result: ScoringResult, config: ReportConfig
         for index in range(heat.box.shape[0])
     ]
     box = heat.box.to_mm(geometry)
-    highest = float(heat.response.max())
+    highest = float(heat.response.max()) or 1.0  # a window has a width, also over a map of zeros
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         dataset = ParametricMap(
@@ -51,14 +57,16 @@ def build_heat_map(series: CTSeries, result: ScoringResult, config: ReportConfig
                     lut_label="HEAT_MAP",
                     lut_explanation=heat.meaning[:64],
                     unit=codes.NO_UNITS,
-                    value_range=(0.0, max(highest, 1e-6)),
+                    value_range=(0.0, highest),
                     slope=1.0,
                     intercept=0.0,
                     quantity_definition=codes.VISUAL_EXPLANATION,
                 )
             ],
-            window_center=highest / 2,
-            window_width=max(highest, 1e-6),
+            voi_lut_transformations=[
+                # PS3.3 section C.11.2.1.3.2: only these windows may be narrower than 1.
+                VOILUTTransformation(highest / 2, highest, voi_lut_function=VOILUTFunctionValues.LINEAR_EXACT)
+            ],
             pixel_measures=PixelMeasuresSequence(
                 pixel_spacing=geometry.spacing_mm[1:],
                 slice_thickness=result.resampled.slice_thickness_mm,
