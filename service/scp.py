@@ -210,9 +210,8 @@ class Scp:
     def _on_identity(self, event: evt.Event) -> tuple[bool, None]:
         """Affirm an identity that `_refusal` has checked; one that nobody checked gets no positive response."""
         peer = self._settings.sender(event.assoc.requestor.primitive.calling_ae_title)
-        if peer is None or not peer.users:
-            raise NotImplementedError  # pynetdicom: accept without an answer to it (PS3.7 section D.3.3.7.1)
-        if event.assoc.requestor.user_identity.positive_response_requested:
+        checked = peer is not None and bool(peer.users)
+        if checked and event.assoc.requestor.user_identity.positive_response_requested:
             answer = UserIdentityNegotiation()
             answer.server_response = b""  # PS3.7 Table D.3-15: empty for names and passcodes
             event.assoc.acceptor.add_negotiation_item(answer)
