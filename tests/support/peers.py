@@ -162,12 +162,13 @@ def orthanc(
     modalities: dict[str, tuple[str, str, int]] | None = None,
     aet: str = "ORTHANC",
     dicomweb: bool = False,
+    dimse: bool = True,
     users: dict[str, str] | None = None,
 ) -> Iterator[Orthanc]:
     """Run Orthanc with its own storage.
 
-    `modalities`: {name: (AET, host, port)}, for C-MOVE and commitment. `dicomweb`: with its plugin. `users`:
-    {name: password} of its HTTP server, which then answers nobody else.
+    `modalities`: {name: (AET, host, port)}, for C-MOVE and commitment. `dicomweb`: with its plugin. `dimse`:
+    with its DICOM port. `users`: {name: password} of its HTTP server, which then answers nobody else.
     """
     plugins = [str(dicomweb_plugin())] if dicomweb else []
     folder.mkdir(parents=True, exist_ok=True)
@@ -177,6 +178,7 @@ def orthanc(
         "StorageDirectory": str(folder / "storage"),
         "IndexDirectory": str(folder / "index"),
         "DicomAet": aet,
+        "DicomServerEnabled": dimse,
         "DicomPort": dicom_port,
         "DicomCheckCalledAet": False,
         "DicomAlwaysAllowEcho": True,
@@ -197,7 +199,8 @@ def orthanc(
     path = folder / "orthanc.json"
     path.write_text(json.dumps(settings), encoding="utf-8")
     with running([program("Orthanc"), str(path)], port=http_port):
-        wait_for(lambda: listens(dicom_port), what="Orthanc's DICOM port")
+        if dimse:
+            wait_for(lambda: listens(dicom_port), what="Orthanc's DICOM port")
         yield Orthanc(aet, dicom_port, folder, http_port=http_port)
 
 
