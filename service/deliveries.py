@@ -87,20 +87,37 @@ class ClaimedDelivery:
     attempt: int
 
 
-def plan(
-    session: Session, objects: Sequence[OutputObject], destinations: Sequence[Destination], *, calling_ae: str
-) -> list[int]:
-    """Add a delivery of each object to each destination that gets it (service.routing); return their ids."""
+def plan(session: Session, objects: Sequence[OutputObject], destinations: Sequence[Destination]) -> list[int]:
+    """Add a delivery of each object to each destination that gets its kind; return their ids.
+
+    Parameters
+    ----------
+    destinations
+        Those that take the result (service.routing.takers).
+    """
     kinds = [row.kind for row in objects]
     rows = [
-        Delivery(object_id=row.id, destination=decision.destination)
-        for decision in routing.route(destinations, calling_ae=calling_ae, kinds=kinds)
+        Delivery(object_id=row.id, destination=destination.name)
+        for destination in destinations
         for row in objects
-        if row.kind in decision.kinds
+        if row.kind in routing.share(destination, kinds)
     ]
     session.add_all(rows)
     session.flush()
     return [row.id for row in rows]
+
+
+def holders(database: Database, sop_instance_uids: Sequence[str]) -> set[str]:
+    """Return the names of the destinations that may have got one of these objects."""
+    if not sop_instance_uids:
+        return set()
+    with database.reading() as session:
+        sent = (
+            select(Delivery.destination)
+            .join(OutputObject, OutputObject.id == Delivery.object_id)
+            .where(OutputObject.sop_instance_uid.in_(sop_instance_uids), Delivery.attempts > 0)
+        )
+        return set(session.scalars(sent))
 
 
 def due(database: Database, *, limit: int = 100) -> Sequence[int]:

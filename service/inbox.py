@@ -59,6 +59,7 @@ TOUCH = (
         # An adopted file has no sender.
         calling_ae=func.coalesce(func.nullif(bindparam("calling"), ""), Series.calling_ae),
         called_ae=func.coalesce(func.nullif(bindparam("called"), ""), Series.called_ae),
+        address=func.coalesce(func.nullif(bindparam("address"), ""), Series.address),
         released_at=None,
         closed_at=None,
         closed_by=None,
@@ -98,6 +99,8 @@ class Incoming:
         Encoded data set, as sent.
     meta
         Preamble, prefix and file meta information (PS3.10 section 7.1) where they came along; else we write it.
+    address
+        IP address of the sender; empty where we fetched the instance.
     """
 
     head: Head
@@ -106,6 +109,7 @@ class Incoming:
     calling_ae: str
     called_ae: str
     meta: bytes = b""
+    address: str = ""
 
     @property
     def file_head(self) -> bytes:
@@ -129,6 +133,7 @@ class _Row:
     calling_ae: str
     called_ae: str
     received_at: datetime
+    address: str = ""
 
 
 class Inbox:
@@ -185,6 +190,7 @@ class Inbox:
                     calling_ae=incoming.calling_ae,
                     called_ae=incoming.called_ae,
                     received_at=now(),
+                    address=incoming.address,
                 )
             )
 
@@ -344,6 +350,7 @@ class Inbox:
                 "moment": row.received_at,
                 "calling": row.calling_ae,
                 "called": row.called_ae,
+                "address": row.address,
             },
         )
         if existing is not None:  # sent again after retention had removed its file
@@ -381,6 +388,7 @@ class Inbox:
                 series_instance_uid=uids[1],
                 calling_ae=row.calling_ae,
                 called_ae=row.called_ae,
+                address=row.address or None,
                 first_received_at=row.received_at,
                 last_received_at=row.received_at,
                 opened_at=row.received_at,

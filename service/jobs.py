@@ -72,6 +72,8 @@ class ClaimedJob:
     ----------
     token
         Of this claim; every later step needs it.
+    address
+        IP address of the sender of the latest instance; empty where we fetched it.
     keys
         Of the inbox files of its instances (service.store.Store.path).
     attempt
@@ -91,6 +93,7 @@ class ClaimedJob:
     series_instance_uid: str
     calling_ae: str
     called_ae: str
+    address: str
     revision: int
     lane: str
     attempt: int
@@ -192,6 +195,7 @@ def claim(
             series_instance_uid=job.series.series_instance_uid,
             calling_ae=job.series.calling_ae,
             called_ae=job.series.called_ae,
+            address=job.series.address or "",
             revision=job.revision,
             lane=job.lane,
             attempt=job.attempts,
@@ -364,7 +368,7 @@ def finish_scored(
     objects
         Already durable in the outbox.
     destinations
-        All configured ones (Settings.all_destinations); each gets the kinds that it takes.
+        Those that take the result (service.routing.takers); each gets the kinds that it takes.
 
     Raises
     ------
@@ -489,7 +493,7 @@ def _finish(
     ]
     session.add_all(rows)
     session.flush()
-    return deliveries.plan(session, rows, destinations, calling_ae=claimed.calling_ae)
+    return deliveries.plan(session, rows, destinations)
 
 
 def supersede(session: Session, job: Job, *, actor: str, detail: str) -> None:

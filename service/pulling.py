@@ -7,7 +7,6 @@ series and opens a job.
 
 from __future__ import annotations
 
-import fnmatch
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from service.dicomweb import retrieval, search
 from service.dicomweb.server import Server
 from service.heads import read_head
 from service.inbox import Inbox, Incoming
+from service.patterns import like
 from service.settings import MEBIBYTE, Destination, Peer, Settings, web_url
 from service.statuses import STATUSES, SUCCESS, RefusedError
 from service.tables import Instance, Job, Series
@@ -191,7 +191,7 @@ def find(peer: Archive, wanted: Wanted, *, calling_ae: str) -> Iterator[FoundSer
     with querying(peer, calling_ae) as query:
         for study in query("STUDY", studies_keys):
             study_uid = _text(study, "StudyInstanceUID")
-            if not study_uid or not _matches(_text(study, "StudyDescription"), wanted.study_description):
+            if not study_uid or not like(_text(study, "StudyDescription"), wanted.study_description):
                 continue
             keys = dict.fromkeys(SERIES_KEYS, "") | {
                 "StudyInstanceUID": study_uid,
@@ -222,7 +222,7 @@ def _fits(found: FoundSeries, wanted: Wanted) -> bool:
         bool(found.series_instance_uid)
         and (not wanted.modality or found.modality in {"", wanted.modality})
         and (not wanted.series_instance_uid or found.series_instance_uid == wanted.series_instance_uid)
-        and _matches(found.description, wanted.description)
+        and like(found.description, wanted.description)
         and (found.instances is None or found.instances >= wanted.min_instances)
     )
 
@@ -230,10 +230,6 @@ def _fits(found: FoundSeries, wanted: Wanted) -> bool:
 def _text(answer: Answer, keyword: str) -> str:
     value: Any = answer.get(keyword)
     return "" if value is None else str(value).strip().strip("\0")
-
-
-def _matches(text: str, pattern: str) -> bool:
-    return fnmatch.fnmatchcase(text.lower(), pattern.lower())
 
 
 def is_known(database: Database, found: FoundSeries) -> bool:

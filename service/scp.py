@@ -260,6 +260,7 @@ class Scp:
                 data_set=data_set,
                 calling_ae=calling,
                 called_ae=called,
+                address=event.assoc.requestor.address or "",
             )
         )
         with self._lock:

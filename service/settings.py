@@ -30,6 +30,8 @@ from pydantic import (
 from calcium import configuration
 from calcium.errors import SettingsError
 from service.identity import HASH_PATTERN
+from service.patterns import Network, lies_in
+from service.rules import Match
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -150,6 +152,8 @@ class Destination(_Web):
         Speak TLS with this peer, with our certificate (`tls_certificate`).
     sources
         Calling AE titles whose results go there; empty: all.
+    match
+        What else a result must be to go there (service.rules).
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
@@ -161,6 +165,7 @@ class Destination(_Web):
     fallback: str | None = None
     tls: bool = False
     sources: tuple[AeTitle, ...] = ()
+    match: Match = Match()
 
     @model_validator(mode="after")
     def _one_address(self) -> Self:
@@ -235,7 +240,7 @@ class Peer(_Web):
 
     name: str = ""
     aet: AeTitle
-    networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    networks: tuple[Network, ...] = ()
     host: str | None = None
     port: Port | None = None
     query: bool = False
@@ -246,12 +251,7 @@ class Peer(_Web):
 
     def calls_from(self, address: str) -> bool:
         """Tell whether it may call from this IP address."""
-        if not self.networks:
-            return True
-        ip = ipaddress.ip_address(address)
-        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-            ip = ip.ipv4_mapped
-        return any(ip in network for network in self.networks)
+        return not self.networks or lies_in(address, self.networks)
 
 
 class Sweep(_Part):

@@ -89,6 +89,8 @@ class Series(Base):
     series_instance_uid: Mapped[str] = mapped_column(UID, index=True)
     calling_ae: Mapped[str] = mapped_column(AE)  # who sent the latest instance
     called_ae: Mapped[str] = mapped_column(AE)
+    # IP address of that sender; None where we fetched the series.
+    address: Mapped[str | None] = mapped_column(String(45))  # RFC 4291 section 2.2, the longest form
     first_received_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
     last_received_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
     # What the sending archive's C-FIND says since the last instance came, where it is asked; and how often it

@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from service.jobs import ClaimedJob, NewObject
+from service.routing import ALWAYS_MADE, NOT_ELIGIBLE
 from service.store import Store, outbox_key
 from worker.companions import BUILDERS, NoPlanesError
 from worker.encoding import file_bytes
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REPORT_KINDS = ("sr3d", "sr")
-# Made even where no destination asks for them: the status page shows and offers them.
-ALWAYS = ("sr3d", "summary")
-NOT_ELIGIBLE = "not_eligible"  # kind of the optional report that says why there is no score
 # Series of which nobody expects a score: a report on every scout would hide those that matter.
 UNREPORTED = frozenset({"not_ct", "localizer", "derived_image"})
 
@@ -49,7 +47,7 @@ def wanted_kinds(destinations: Iterable[Destination]) -> tuple[str, ...]:
     """
     asked = {kind for destination in destinations for kind in destination.kinds}
     known = (*REPORT_KINDS, *BUILDERS)
-    return tuple(kind for kind in known if kind in asked or kind in ALWAYS)
+    return tuple(kind for kind in known if kind in asked or kind in ALWAYS_MADE)
 
 
 def predecessors(series: Source, claimed: ClaimedJob) -> tuple[Predecessor, ...]:

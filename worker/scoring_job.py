@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 
 from calcium.errors import TransientError, WeightsError
 from models.results import Caution
-from service import jobs
+from service import deliveries, jobs, routing
 from service.database import UNAVAILABLE, DatabaseUnavailableError
 from service.jobs import ClaimedJob, LeaseLostError, NewObject
+from service.routing import NOT_ELIGIBLE
+from service.rules import Facts
 from service.tables import Job, Result
 from worker import outbox, reconstruction
 from worker.identity import Device
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from models.pipeline import Outcome
     from models.results import ScoringResult
+    from service.settings import Destination
     from worker.node import WorkerNode
     from worker.report.source import Source
     from worker.scorers import Scorers
@@ -96,44 +99,67 @@ def _score(node: WorkerNode, scorers: Scorers, claimed: ClaimedJob) -> None:
 
 def _ending(node: WorkerNode, claimed: ClaimedJob, outcome: Outcome) -> Callable[[], None]:
     """Write the objects of an outcome and return the step that records it."""
-    destinations = node.settings.all_destinations
     seconds = dict(outcome.seconds)
     if outcome.status == "failed":
         code, words = outcome.reason_code or "failed", outcome.reason or ""
         return lambda: jobs.finish_failed(node.database, claimed, code, words, seconds=seconds)
     started = time.perf_counter()
-    objects = []
+    objects: list[NewObject] = []
+    takers: tuple[Destination, ...] = ()
     if outcome.status == "not_eligible":
         reason = Caution(outcome.reason_code or "not_eligible", outcome.reason or "")
-        source = outbox.refused_source(node.store, claimed, outcome, destinations)
+        source = outbox.refused_source(node.store, claimed, outcome, node.settings.all_destinations)
         if source is not None:
-            config = _config(node, claimed, source)
-            objects.append(outbox.not_eligible_object(node.store, claimed, source, reason, config))
+            takers = _takers(node, claimed, source, outcome)
+            if any(NOT_ELIGIBLE in one.kinds for one in takers):
+                config = _config(node, claimed, source)
+                objects.append(outbox.not_eligible_object(node.store, claimed, source, reason, config))
         seconds["report"] = time.perf_counter() - started
         return lambda: _hint(
             node,
             jobs.finish_not_eligible(
                 node.database, claimed, reason.code, reason.text,
-                objects=objects, destinations=destinations, seconds=seconds,
+                objects=objects, destinations=takers, seconds=seconds,
             ),
         )  # fmt: skip
     if outcome.series is None or outcome.result is None:
         raise ValueError(f"an outcome {outcome.status!r} without series or result")
     result = outcome.result
     config = _config(node, claimed, outcome.series)
-    kinds = outbox.wanted_kinds(destinations)
-    for kind, dataset in outbox.build(outcome.series, result, kinds, config):
+    takers = _takers(node, claimed, outcome.series, outcome)
+    for kind, dataset in outbox.build(outcome.series, result, outbox.wanted_kinds(takers), config):
         objects.append(outbox.write(node.store, claimed, kind, dataset))
     seconds["report"] = time.perf_counter() - started
-    return lambda: _scored(node, claimed, result_row(result), objects, seconds)
+    return lambda: _scored(node, claimed, result_row(result), objects, takers=takers, seconds=seconds)
+
+
+def _takers(node: WorkerNode, claimed: ClaimedJob, source: Source, outcome: Outcome) -> tuple[Destination, ...]:
+    """Return the destinations that take such a result, and those that hold a report which it corrects."""
+    facts = Facts(
+        calling_ae=claimed.calling_ae,
+        called_ae=claimed.called_ae,
+        address=claimed.address,
+        outcome="scored" if outcome.status == "scored" else "not_eligible",
+        risk_group=outcome.result.risk_group.label if outcome.result is not None else "",
+    )
+    destinations = node.settings.all_destinations
+    taking = routing.takers(destinations, facts.with_header(source.header))
+    earlier = [*claimed.predecessors.values(), *(one.sop_instance_uid for one in claimed.replaces)]
+    holding = deliveries.holders(node.database, earlier)
+    return tuple(one for one in destinations if one in taking or one.name in holding)
 
 
 def _scored(
-    node: WorkerNode, claimed: ClaimedJob, result: Result, objects: list[NewObject], seconds: dict[str, float]
+    node: WorkerNode,
+    claimed: ClaimedJob,
+    result: Result,
+    objects: list[NewObject],
+    *,
+    takers: tuple[Destination, ...],
+    seconds: dict[str, float],
 ) -> None:
-    destinations = node.settings.all_destinations
     try:
-        _hint(node, jobs.finish_scored(node.database, claimed, result, objects, destinations, seconds=seconds))
+        _hint(node, jobs.finish_scored(node.database, claimed, result, objects, takers, seconds=seconds))
     except jobs.OutdoneError as error:  # a better reconstruction came while this one was scored
         jobs.finish_outdone(node.database, claimed, error.verdict, seconds=seconds)
         node.store.delete([one.key for one in objects])

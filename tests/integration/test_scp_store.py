@@ -55,7 +55,7 @@ def test_an_instance_is_stored_as_it_was_sent(node):
     assert path.stat().st_size == row.size_bytes
     assert str(ds.SOPInstanceUID) not in row.key
     (series,) = rows(node, Series)
-    assert (series.calling_ae, series.called_ae) == ("SCANNER", "AGATSTON")
+    assert (series.calling_ae, series.called_ae, series.address) == ("SCANNER", "AGATSTON", "127.0.0.1")
 
 
 def test_file_and_row_are_there_when_success_arrives(node):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import threading
 import time
+import typing
+from copy import deepcopy
 from dataclasses import replace
 
 import peers
@@ -20,6 +23,7 @@ from calcium.errors import ResourcesError, WeightsError
 from calcium.job import JobState
 from models.pipeline import Outcome
 from service import deliveries, jobs
+from service.rules import Group
 from service.tables import Delivery, Job, JobEvent, OutputObject, Result
 from worker import scoring_job
 
@@ -157,6 +161,64 @@ def test_a_destination_may_ask_for_reports_on_what_is_not_eligible(tmp_path, by_
     }
     assert len(everything(node, Delivery)) == 1
     node.close()
+
+
+def test_a_result_goes_where_the_rules_of_a_destination_fit(tmp_path, outcome):
+    group = outcome.result.risk_group.label
+    rules = {
+        "here": {"institution_name": "*nord*", "risk_group": group, "called_ae": "agatston"},
+        "elsewhere": {"institution_name": "*süd*"},
+        "other_group": {"risk_group": [one for one in typing.get_args(Group) if one != group]},
+        "address": {"address": "127.0.0.0/8"},  # this series has none
+    }
+    address = {"aet": "A", "host": "127.0.0.1", "port": 9}
+    node = worker_rows.node(
+        tmp_path / "home", role="worker",
+        destinations=json.dumps([
+            {"name": name, **address, "kinds": ["sr3d", kind], "match": match}
+            for (name, match), kind in zip(rules.items(), ("pdf", "seg", "seg", "seg"), strict=True)
+        ]),
+    )  # fmt: skip
+    header = deepcopy(outcome.series.header)
+    header.InstitutionName = "Klinik Nord"
+    job_id = worker_rows.waiting_job(node)
+    scoring_job.score(node, Scripted(replace(outcome, series=replace(outcome.series, header=header))), job_id)
+    objects = {one.id: one.kind for one in everything(node, OutputObject)}
+    assert set(objects.values()) == {"sr3d", "summary", "pdf"}  # nobody gets the segmentation: it is not made
+    planned = {(one.destination, objects[one.object_id]) for one in everything(node, Delivery)}
+    assert planned == {("here", "sr3d"), ("here", "pdf")}
+    node.close()
+
+
+def test_a_correction_goes_where_the_report_went_that_it_corrects(tmp_path, outcome):
+    # The group of the first result fits, that of the second does not: the archive would keep the wrong one.
+    rule = {"risk_group": outcome.result.risk_group.label}
+    node = worker_rows.node(
+        tmp_path / "home", role="worker",
+        destinations=worker_rows.destination("high", "A", 9, kinds=["sr3d"], match=rule),
+    )  # fmt: skip
+    first = worker_rows.waiting_job(node)
+    scoring_job.score(node, Scripted(outcome), first)
+    (sent,) = everything(node, Delivery)
+    with node.database.transaction() as session:
+        session.get_one(Delivery, sent.id).attempts = 1
+    later = later_revision(node, first)
+    assert outcome.result.risk_group.label != "very low"
+    lower = replace(outcome, result=replace(outcome.result, agatston=0.0, agatston_interval=None))
+    assert lower.result.risk_group.label == "very low"
+    scoring_job.score(node, Scripted(lower), later)
+    assert job_of(node, later).state == JobState.SCORED, job_of(node, later).reason
+    assert [one.destination for one in everything(node, Delivery)] == ["high", "high"]
+    node.close()
+
+
+def later_revision(node, job_id):
+    with node.database.transaction() as session:
+        series_id = session.get_one(Job, job_id).series_id
+        later = Job(series_id=series_id, revision=2, instances_sha256="1" * 64, last_instance_id=0)
+        session.add(later)
+        session.flush()
+        return later.id
 
 
 def test_no_report_tells_that_a_scout_has_no_score(tmp_path):
@@ -314,11 +376,7 @@ def test_a_later_revision_names_the_report_that_left(node, outcome):
     with node.database.transaction() as session:
         for row in session.query(Delivery):
             row.attempts, row.state = 1, deliveries.DELIVERED
-        series_id = session.get_one(Job, first).series_id
-        later = Job(series_id=series_id, revision=2, instances_sha256="1" * 64, last_instance_id=0)
-        session.add(later)
-        session.flush()
-        later_id = later.id
+    later_id = later_revision(node, first)
     more = replace(outcome, series=replace(outcome.series, instances=outcome.series.instances[:-1]))
     scoring_job.score(node, Scripted(more), later_id)
     (new,) = [one for one in everything(node, OutputObject) if one.kind == "sr3d" and one.job_id == later_id]

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import ipaddress
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Query
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from service import retrievals, routing
 from service.api.access import NEEDS_READER, TheNode
 from service.api.routes.node import RowNumber
+from service.rules import Facts
 from service.settings import AeTitle
 from service.tables import Retrieval
 
 router = APIRouter(prefix="/api/v1", tags=["archive"], dependencies=[NEEDS_READER])
 
-Outcome = Literal["scored", "not_eligible"]
+
+def _ip(text: str) -> str:
+    return str(ipaddress.ip_address(text)) if text else text
 
 
 class RetrievalOut(BaseModel):
@@ -42,13 +46,11 @@ class RetrievalOut(BaseModel):
     faults: list[dict[str, str]]
 
 
-class RouteIn(BaseModel):
-    """A result that might come: who sent the series, and what became of it."""
-
-    model_config = ConfigDict(extra="forbid")
+class RouteIn(Facts):
+    """A result that might come: who sent the series, what its headers say, and what became of it."""
 
     calling_ae: AeTitle
-    outcome: Outcome = "scored"
+    address: Annotated[str, AfterValidator(_ip)] = ""
 
 
 class DecisionOut(BaseModel):
@@ -87,6 +89,5 @@ def get_retrieval(node: TheNode, retrieval_id: RowNumber) -> RetrievalOut:
 def test_routing(node: TheNode, body: RouteIn) -> list[DecisionOut]:
     """Tell which objects of a result each destination would get, and which of its settings decided."""
     destinations = node.settings.all_destinations
-    kinds = routing.written(destinations, scored=body.outcome == "scored")
-    decisions = routing.route(destinations, calling_ae=body.calling_ae, kinds=kinds)
+    decisions = routing.route(destinations, body, routing.written(destinations, body))
     return [DecisionOut.model_validate(one) for one in decisions]
