@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("service.commands.doctor", "check settings, database, broker, weights, device and peers"),
     "find": ("service.commands.find", "ask an archive which series it holds"),
     "pull": ("service.commands.pull", "fetch series from an archive and score them"),
+    "sweep": ("service.commands.sweep", "list the sweeps of the settings, or run one now"),
     "job": ("service.commands.job", "list, re-run, cancel or force a job"),
     "passcode": ("service.commands.passcode", "hash a passcode, for the users of a peer"),
     "phantom": ("models.commands.phantom", "write simulated scans with known reference scores"),

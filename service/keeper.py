@@ -161,26 +161,26 @@ class Keeper:
             )
 
 
-def elect(database: Database, owner: str, *, name: str = LOCK_NAME, seconds: float = LOCK_SECONDS) -> bool:
-    """Take or keep a lock, the keeper's if no other is named; False while another process holds it."""
+def elect(database: Database, owner: str) -> bool:
+    """Take or keep the keeper's lock; False while another process holds it."""
     with database.transaction() as session:
         moment = now()
-        until = moment + timedelta(seconds=seconds)
+        until = moment + timedelta(seconds=LOCK_SECONDS)
         kept = session.execute(
             update(Lock)
             # An end far in the future was written before the clock was set back: it never comes.
-            .where(Lock.name == name)
+            .where(Lock.name == LOCK_NAME)
             .where((Lock.owner == owner) | (Lock.until < moment) | (Lock.until > until + CLOCK_SLACK))
             .values(owner=owner, until=until)
         )
         if kept.rowcount:  # type: ignore[attr-defined]
             return True
-        held = session.scalars(select(Lock).where(Lock.name == name).with_for_update()).first()
+        held = session.scalars(select(Lock).where(Lock.name == LOCK_NAME).with_for_update()).first()
         if held is not None:
             if is_dead(held.owner):
                 held.owner, held.until = owner, until
                 return True
             return False
         # Two that insert at once: the second meets the primary key, and its round fails harmlessly.
-        session.add(Lock(name=name, owner=owner, until=until))
+        session.add(Lock(name=LOCK_NAME, owner=owner, until=until))
         return True

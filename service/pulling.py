@@ -61,7 +61,7 @@ class FoundSeries:
         Who it is.
     study_date
         ``YYYYMMDD`` or empty.
-    modality, description, body_part
+    modality, description, body_part, protocol
         As the archive says; may be empty.
     instances
         How many the archive holds, or None where it does not say; may be stale (PS3.4 section C.3.4).
@@ -74,6 +74,7 @@ class FoundSeries:
     description: str
     body_part: str
     instances: int | None
+    protocol: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +87,9 @@ class Wanted:
         Exact, e.g. ``CT``; empty: any.
     dates
         Study dates as DICOM matches ranges, e.g. ``20261101-``; empty: any.
-    description, study_description
-        Patterns with ``*`` and ``?``, matched here without regard to case: archives differ about it.
+    description, protocol, study_description
+        Patterns with ``*`` and ``?`` of Series Description, Protocol Name and Study Description, matched here
+        without regard to case: archives differ about it. What an archive does not tell is empty text.
     study_instance_uid, series_instance_uid
         Exact; empty: any.
     min_instances
@@ -98,6 +100,7 @@ class Wanted:
     dates: str = ""
     description: str = "*"
     study_description: str = "*"
+    protocol: str = "*"
     study_instance_uid: str = ""
     series_instance_uid: str = ""
     min_instances: int = 1
@@ -213,6 +216,7 @@ def _found(study: Answer, answer: Answer) -> FoundSeries:
         modality=_text(answer, "Modality"),
         description=_text(answer, "SeriesDescription"),
         body_part=_text(answer, "BodyPartExamined"),
+        protocol=_text(answer, "ProtocolName"),
         instances=int(count) if count.isdigit() else None,
     )
 
@@ -223,6 +227,7 @@ def _fits(found: FoundSeries, wanted: Wanted) -> bool:
         and (not wanted.modality or found.modality in {"", wanted.modality})
         and (not wanted.series_instance_uid or found.series_instance_uid == wanted.series_instance_uid)
         and like(found.description, wanted.description)
+        and like(found.protocol, wanted.protocol)
         and (found.instances is None or found.instances >= wanted.min_instances)
     )
 
@@ -286,7 +291,7 @@ class Puller:
     ) -> None:
         self._settings, self._database = settings, database
         self._inbox, self._admission = inbox, admission
-        self._peer = peer
+        self.peer = peer
         self._method: Method = method
 
     def pull_all(
@@ -297,6 +302,7 @@ class Puller:
         pause_seconds: float = 0.0,
         max_waiting: int = 20,
         stopping: Callable[[], bool] = lambda: False,
+        waits: Callable[[], object] = lambda: None,
     ) -> Iterator[Pulled]:
         """Fetch series one after another, and yield what became of each.
 
@@ -308,6 +314,8 @@ class Puller:
             The throttle: a pause after each series, and none is begun while more jobs wait than that.
         stopping
             Asked before each series.
+        waits
+            Called now and then while the queue is full.
         """
         for one in series:
             if stopping():
@@ -316,6 +324,7 @@ class Puller:
                 yield Pulled(one, "known", 0)
                 continue
             while waiting_jobs(self._database) > max_waiting and not stopping():
+                waits()
                 time.sleep(QUEUE_POLL_SECONDS)
             yield self.pull(one)
             time.sleep(pause_seconds)
@@ -335,7 +344,7 @@ class Puller:
         return Pulled(found, "pulled", outcome.completed)
 
     def _fetch(self, found: FoundSeries) -> scu.RetrieveOutcome:
-        peer = self._peer
+        peer = self.peer
         if isinstance(peer, Server):
             return self._take_in(found, lambda receive: self._get_from_web(peer, receive, found))
         if self._method != "move":
@@ -416,7 +425,7 @@ class Puller:
                 transfer_syntax_uid=received.transfer_syntax_uid,
                 meta=received.meta,
                 data_set=received.data_set,
-                calling_ae=self._peer.aet,
+                calling_ae=self.peer.aet,
                 called_ae=self._settings.ae_title,
             )
         )

@@ -265,7 +265,7 @@ class Sweep(_Part):
         A peer or destination of the settings; None: the first destination.
     days
         Study dates from so many days before today on: 1 is since yesterday.
-    modality, description, study_description
+    modality, description, protocol, study_description
         As service.pulling.Wanted.
     body_parts
         Values of Body Part Examined; empty: any. A series without one passes.
@@ -284,6 +284,7 @@ class Sweep(_Part):
     days: Annotated[int, Field(ge=0, le=3650)] = 1
     modality: Annotated[str, Field(pattern=r"^[A-Z]{0,16}$")] = "CT"
     description: str = "*"
+    protocol: str = "*"
     study_description: str = "*"
     body_parts: tuple[str, ...] = ()
     min_instances: Count = 20

@@ -19,13 +19,12 @@ from pydicom.uid import CTImageStorage
 
 from calcium.acquisition import functional_groups, values
 from calcium.dicom_files import guarded
-from calcium.errors import AgatstonError, SeriesError
+from calcium.errors import AgatstonError, SeriesError, SettingsError
 from calcium.frames import text
 from calcium.reconstructions import Reconstruction, choose
 from service import pulling, retrievals
 from service.beats import process_name
-from service.keeper import elect
-from service.retrievals import State
+from service.retrievals import OPEN, State, SweepBusyError
 from service.tables import now
 
 if TYPE_CHECKING:
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ROUND_SECONDS = 5.0
-LEASE_SECONDS = 1800.0  # another process takes a sweep over when its owner shows no sign for so long
 AGAIN_AFTER_FAILURE = timedelta(minutes=10)
 QUEUE_POLL_SECONDS = 2.0
 # Asked for at IMAGE level; archives leave what they do not index empty (PS3.4 section C.6.1.1.5).
@@ -50,6 +48,12 @@ IMAGE_KEYS = (
     "AcquisitionTime", "AcquisitionDateTime", "SliceThickness", "ConvolutionKernel", "ImagePositionPatient",
     "ImageOrientationPatient", "NumberOfFrames", "ContrastBolusAgent", "BodyPartExamined",
 )  # fmt: skip
+
+
+class NoSuchSweepError(SettingsError):
+    """The settings have no sweep of that name."""
+
+    code = "no_such_sweep"
 
 
 def is_due(sweep: Sweep, last: Retrieval | None, moment: datetime, *, since: datetime) -> bool:
@@ -64,6 +68,8 @@ def is_due(sweep: Sweep, last: Retrieval | None, moment: datetime, *, since: dat
     since
         When this process started: of the times before, only those after the last run are made up for.
     """
+    if last is not None and last.state in OPEN:
+        return last.state == State.ASKED
     if last is not None and last.state in (State.FAILED, State.LOST):
         return last.started_at + AGAIN_AFTER_FAILURE <= moment
     if sweep.every_minutes is not None:
@@ -75,6 +81,43 @@ def is_due(sweep: Sweep, last: Retrieval | None, moment: datetime, *, since: dat
     return latest > last.started_at if last is not None else latest >= since
 
 
+def schedule(sweep: Sweep) -> str:
+    """Say when a sweep runs."""
+    if sweep.every_minutes is not None:
+        return f"every {sweep.every_minutes:g} min"
+    return "at " + ", ".join(f"{one:%H:%M}" for one in sweep.at)
+
+
+def named(settings: Settings, name: str) -> Sweep:
+    """Return the sweep of that name.
+
+    Raises
+    ------
+    NoSuchSweepError
+        The settings have none.
+    """
+    for sweep in settings.sweeps:
+        if sweep.name == name:
+            return sweep
+    raise NoSuchSweepError(f"there is no sweep {name} in the settings")
+
+
+def ask(settings: Settings, database: Database, name: str, actor: str) -> int:
+    """Let the process that runs sweeps run one now; return the id of the row by which it does.
+
+    Raises
+    ------
+    NoSuchSweepError
+        The settings have no sweep of that name.
+    SweepBusyError
+        It runs already, or is asked for.
+    """
+    sweep = named(settings, name)
+    return retrievals.begin(
+        database, kind="sweep", name=name, archive=sweep.archive or "", actor=actor, owner="", state=State.ASKED
+    )
+
+
 def wanted_of(sweep: Sweep, moment: datetime) -> pulling.Wanted:
     """Return what a sweep asks for; study dates from `days` before today on (local time)."""
     first = moment.astimezone().date() - timedelta(days=sweep.days)
@@ -83,6 +126,7 @@ def wanted_of(sweep: Sweep, moment: datetime) -> pulling.Wanted:
         dates=f"{first:%Y%m%d}-",
         description=sweep.description,
         study_description=sweep.study_description,
+        protocol=sweep.protocol,
         min_instances=sweep.min_instances,
     )
 
@@ -158,12 +202,22 @@ class Sweeper:
     ----------
     settings, database, inbox, admission
         Of the node.
+    kind
+        Of this process, for its name in rows.
     """
 
-    def __init__(self, settings: Settings, database: Database, inbox: Inbox, admission: Admission) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        inbox: Inbox,
+        admission: Admission,
+        *,
+        kind: str = "scp",
+    ) -> None:
         self._settings, self._database = settings, database
         self._inbox, self._admission = inbox, admission
-        self._owner = process_name("scp")
+        self._owner = process_name(kind)
         self._since = now()
         self._stop = threading.Event()
 
@@ -172,38 +226,51 @@ class Sweeper:
         self._stop.set()
 
     def round(self) -> None:
-        """Run each sweep that is due and that no other process runs."""
+        """Run each sweep that is due or asked for, and that no other process runs."""
         retrievals.end_lost(self._database)
         for sweep in self._settings.sweeps:
             if self._stop.is_set():
                 return
             last = retrievals.last(self._database, sweep.name)
-            running = last is not None and last.state == State.RUNNING
-            if running or not is_due(sweep, last, now(), since=self._since):
+            if not is_due(sweep, last, now(), since=self._since):
                 continue
-            if self._ours(sweep):
-                self.run(sweep, actor="schedule")
+            asked = last is not None and last.state == State.ASKED
+            try:
+                self.run(sweep, actor="schedule", asked=last.id if last is not None and asked else None)
+            except SweepBusyError as error:  # another process was faster
+                log.info("%s", error)
 
-    def run(self, sweep: Sweep, *, actor: str) -> int:
-        """Run a sweep now; return the id of its row. A fault of the archive ends it, and is remembered."""
+    def run(self, sweep: Sweep, *, actor: str, asked: int | None = None) -> int:
+        """Run a sweep now; return the id of its row. A fault of the archive ends it, and is remembered.
+
+        Parameters
+        ----------
+        asked
+            Id of the row by which somebody asked for it.
+
+        Raises
+        ------
+        SweepBusyError
+            It runs already, or is asked for.
+        """
         database = self._database
-        number = retrievals.begin(
-            database, kind="sweep", name=sweep.name, archive=sweep.archive or "", actor=actor, owner=self._owner
-        )
+        if asked is None:
+            number = retrievals.begin(
+                database, kind="sweep", name=sweep.name, archive=sweep.archive or "", actor=actor,
+                owner=self._owner,
+            )  # fmt: skip
+        elif retrievals.take(database, asked, self._owner):
+            number = asked
+        else:
+            raise SweepBusyError(f"another process began sweep {sweep.name}")
         try:
-            state = self._run(sweep, number)
+            with retrievals.ending(database, number, stopped=self._stop.is_set):
+                self._run(sweep, number)
         except AgatstonError as error:
             log.warning("sweep %s ended: %s", sweep.name, error)
-            retrievals.end(database, number, State.FAILED, str(error))
-        except Exception as error:
-            retrievals.end(database, number, State.FAILED, f"unexpected {type(error).__name__}")
-            raise
-        else:
-            retrievals.end(database, number, state)
-            log.info("sweep %s: %s", sweep.name, state)
         return number
 
-    def _run(self, sweep: Sweep, number: int) -> State:
+    def _run(self, sweep: Sweep, number: int) -> None:
         settings, database = self._settings, self._database
         archive = pulling.peer_of(settings, sweep.archive)
         ours = settings.ae_title
@@ -219,23 +286,17 @@ class Sweeper:
                 retrievals.note(database, number, pulling.Pulled(one, "known", 0))
                 continue
             if not self._room(sweep, lambda: retrievals.touch(database, number)):
-                return State.STOPPED
-            self._ours(sweep)
+                return
             pulled = puller.pull(one)
             retrievals.note(database, number, pulled)
             if pulled.outcome in {"failed", "incomplete"}:
                 log.warning("sweep %s: %s [%s]", sweep.name, pulled.text, one.series_instance_uid)
             if self._stop.wait(sweep.pause_seconds):
-                return State.STOPPED
-        return State.DONE
+                return
 
     def _room(self, sweep: Sweep, waits: Callable[[], None]) -> bool:
         """Wait while the queue is full; False when we are to stop."""
         while not self._stop.is_set() and pulling.waiting_jobs(self._database) > sweep.max_waiting:
             waits()
-            self._ours(sweep)
             self._stop.wait(QUEUE_POLL_SECONDS)
         return not self._stop.is_set()
-
-    def _ours(self, sweep: Sweep) -> bool:
-        return elect(self._database, self._owner, name=f"sweep {sweep.name}", seconds=LEASE_SECONDS)

@@ -25,6 +25,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -32,6 +33,7 @@ UID = String(64)  # PS3.5 section 9.1
 AE = String(16)  # PS3.5 section 6.2, VR AE
 SHA256 = String(64)  # hexadecimal
 
+OPEN_SWEEP = "kind = 'sweep' AND state IN ('asked', 'running')"
 RowId = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows only in INTEGER columns
 
 
@@ -296,7 +298,19 @@ class Retrieval(Base):
     """A search of an archive and what was fetched: a run of a sweep, or a pull that somebody asked for."""
 
     __tablename__ = "retrievals"
-    __table_args__ = (Index("ix_retrievals_started_at", "started_at"), Index("ix_retrievals_state", "state"))
+    __table_args__ = (
+        Index("ix_retrievals_started_at", "started_at"),
+        Index("ix_retrievals_state", "state"),
+        Index("ix_retrievals_name", "name"),
+        # Of a sweep at most one run is asked for or under way (service.retrievals.OPEN).
+        Index(
+            "uq_retrievals_open_sweep",
+            "name",
+            unique=True,
+            sqlite_where=text(OPEN_SWEEP),
+            postgresql_where=text(OPEN_SWEEP),
+        ),
+    )
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     kind: Mapped[str] = mapped_column(String(16))  # sweep, pull

@@ -15,7 +15,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from calcium.errors import AgatstonError, TransientError
-from service import jobs
+from service import jobs, sweeps
 from service.api import exports
 from service.api.access import NEEDS_OPERATOR
 from service.api.node import Node
@@ -23,9 +23,11 @@ from service.api.routes import archive, health, pages
 from service.api.routes import jobs as job_routes
 from service.api.routes import node as node_routes
 from service.api.routes import retrievals as retrieval_routes
+from service.api.routes import sweeps as sweep_routes
 from service.api.schemas import ErrorOut
 from service.api.security import AccessLog, SecurityHeaders
 from service.database import UNAVAILABLE, Database
+from service.retrievals import SweepBusyError
 from service.scu import PeerRefusedError
 from service.settings import Settings
 
@@ -36,6 +38,8 @@ STATUS_OF_ERROR: dict[type[Exception], int] = {
     jobs.NoSuchJobError: 404,
     jobs.NotAllowedError: 409,
     exports.NoScoreError: 409,
+    sweeps.NoSuchSweepError: 404,
+    SweepBusyError: 409,
     PeerRefusedError: 502,
     TransientError: 503,
 }
@@ -78,6 +82,7 @@ def create_app(settings: Settings, database: Database | None = None) -> FastAPI:
     app.include_router(node_routes.router)
     app.include_router(archive.router)
     app.include_router(retrieval_routes.router)
+    app.include_router(sweep_routes.router)
     app.include_router(pages.router)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
 

@@ -23,6 +23,7 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--description", default="*", metavar="PATTERN", help="of the series, e.g. '*lung*1.0*'"
     )
+    parser.add_argument("--protocol", default="*", metavar="PATTERN", help="name of the scan's protocol")
     parser.add_argument("--study-description", default="*", metavar="PATTERN", help="of the study")
     parser.add_argument("--study", default="", metavar="UID", help="only this study")
     parser.add_argument("--series", default="", metavar="UID", help="only this series")
@@ -42,6 +43,7 @@ def wanted_of(args: argparse.Namespace) -> pulling.Wanted:
         dates=args.date or args.since or "",
         description=args.description,
         study_description=args.study_description,
+        protocol=args.protocol,
         study_instance_uid=args.study,
         series_instance_uid=args.series,
         min_instances=args.min_instances,

@@ -11,8 +11,9 @@ import threading
 from itertools import islice
 
 from calcium.errors import TransientError
-from service import logs, pulling
+from service import logs, pulling, retrievals
 from service.admission import Admission
+from service.beats import process_name
 from service.commands.find import add_filters, wanted_of
 from service.database import Database, require_current
 from service.inbox import Inbox
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         while True:
             try:
-                code = _sweep(args, settings, puller, peer, stopping)
+                code = _pull(args, settings, database, puller, stopping)
             except TransientError as error:
                 if args.every is None:
                     raise
@@ -64,28 +65,37 @@ def run(args: argparse.Namespace) -> int:
         database.dispose()
 
 
-def _sweep(
+def _pull(
     args: argparse.Namespace,
     settings: Settings,
+    database: Database,
     puller: pulling.Puller,
-    peer: pulling.Archive,
     stopping: threading.Event,
 ) -> int:
-    # All is asked before the first is fetched: no association idles while a series comes.
-    found = list(islice(pulling.find(peer, wanted_of(args), calling_ae=settings.ae_title), args.limit))
     counts: dict[str, int] = {}
-    pulled = puller.pull_all(
-        found,
-        again=args.again,
-        pause_seconds=args.pause,
-        max_waiting=args.max_waiting,
-        stopping=stopping.is_set,
+    # Remembered like those of the API: this command, too, writes the node's own rows (docs/decisions/0034).
+    number = retrievals.begin(
+        database, kind="pull", archive=args.source or "", actor="agatston pull", owner=process_name("pull")
     )
-    for one in pulled:
-        counts[one.outcome] = counts.get(one.outcome, 0) + 1
-        line = f"{one.outcome:10}  {one.series.series_instance_uid}  {one.instances:5}  {one.text}".rstrip()
-        print(json.dumps(dataclasses.asdict(one)) if args.json else line, flush=True)
+    with retrievals.ending(database, number, stopped=stopping.is_set):
+        # All is asked before the first is fetched: no association idles while a series comes.
+        answers = pulling.find(puller.peer, wanted_of(args), calling_ae=settings.ae_title)
+        found = list(islice(answers, args.limit))
+        retrievals.found(database, number, len(found))
+        pulled = puller.pull_all(
+            found,
+            again=args.again,
+            pause_seconds=args.pause,
+            max_waiting=args.max_waiting,
+            stopping=stopping.is_set,
+            waits=lambda: retrievals.touch(database, number),
+        )
+        for one in pulled:
+            retrievals.note(database, number, one)
+            counts[one.outcome] = counts.get(one.outcome, 0) + 1
+            line = f"{one.outcome:10}  {one.series.series_instance_uid}  {one.instances:5}  {one.text}".rstrip()
+            print(json.dumps(dataclasses.asdict(one)) if args.json else line, flush=True)
     if not args.json:
         said = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
-        print(f"{len(found)} series found at {peer}: {said or 'nothing to do'}", flush=True)
+        print(f"{len(found)} series found at {puller.peer}: {said or 'nothing to do'}", flush=True)
     return 1 if counts.get("failed") or counts.get("incomplete") else 0

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import archive
@@ -15,12 +19,15 @@ from pydicom.uid import generate_uid
 from calcium.errors import SettingsError
 from service import checks, retrievals
 from service.admission import Admission
+from service.database import Database, upgrade
 from service.inbox import Inbox
-from service.settings import Settings
+from service.retrievals import State, SweepBusyError
+from service.settings import ApiToken, Settings
 from service.store import Store
 from service.sweeps import Sweeper, is_due
-from service.tables import Retrieval
+from service.tables import Retrieval, now
 
+BROWSER = {"Accept": "text/html"}
 SWEEP = {"name": "screening", "every_minutes": 60, "pause_seconds": 0}
 
 
@@ -128,13 +135,143 @@ def test_a_run_of_a_dead_process_is_lost_and_done_again(home):
     assert retrievals.end_lost(database) == 0
 
 
-def test_only_one_process_runs_a_sweep(home):
-    _, make = home
-    first, settings = make("A@127.0.0.1:1")
-    second, _ = make("A@127.0.0.1:1")
-    second._owner = "scp@elsewhere:1"
-    assert first._ours(settings.sweeps[0])
-    assert not second._ours(settings.sweeps[0])
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_sweep_has_one_run_at_a_time(request, tmp_path, home, kind):
+    database, make = home
+    if kind == "postgresql":
+        database = Database(request.getfixturevalue("new_postgres_database"))
+        upgrade(database)
+    else:
+        sweeper, settings = make("A@127.0.0.1:1")
+    names = ("screening", "another")
+    for name in names:
+        retrievals.begin(database, kind="sweep", name=name, archive="", actor="a", owner="scp@elsewhere:1")
+    with pytest.raises(SweepBusyError):
+        retrievals.begin(
+            database, kind="sweep", name="screening", archive="", actor="b", owner="", state=State.ASKED
+        )
+    pulls = [retrievals.begin(database, kind="pull", archive="", actor="a", owner="") for _ in range(2)]
+    assert [one.id for one in retrievals.latest(database, kind="pull")] == pulls[::-1]
+    first = retrievals.last(database, "screening")
+    if kind == "sqlite":
+        with pytest.raises(SweepBusyError):
+            sweeper.run(settings.sweeps[0], actor="c")
+        sweeper.round()
+        assert retrievals.last(database, "screening").id == first.id
+    retrievals.end(database, first.id, State.DONE)
+    asked = retrievals.begin(
+        database, kind="sweep", name="screening", archive="", actor="b", owner="", state=State.ASKED
+    )
+    assert retrievals.take(database, asked, "scp@here:1")
+    assert not retrievals.take(database, asked, "scp@elsewhere:1")
+    if kind == "postgresql":
+        database.dispose()
+
+
+def test_a_sweep_that_nobody_begins_is_lost(home):
+    database, _ = home
+    number = retrievals.begin(
+        database, kind="sweep", name="screening", archive="", actor="a", owner="", state=State.ASKED
+    )
+    assert retrievals.end_lost(database) == 0
+    with database.transaction() as session:
+        session.get_one(Retrieval, number).seen_at = now() - timedelta(hours=2)
+    assert retrievals.end_lost(database) == 1
+    assert retrievals.last(database, "screening").error == "no process began it"
+
+
+def test_a_person_starts_a_sweep_and_sees_what_came(tmp_path, home):
+    # Asked for over HTTP, run by the process that runs sweeps, shown on the page.
+    database, make = home
+    today = f"{datetime.now().astimezone():%Y%m%d}"
+    common = {"StudyDate": today, "SeriesDescription": "Lung 1.0"}
+    wanted = scan(tmp_path / "sent", "B30f", ProtocolName="Thorax LowDose", **common)
+    scan(tmp_path / "sent", "B30f", ProtocolName="Abdomen", **common)
+    scan(
+        tmp_path / "sent", "B30f", ProtocolName="Thorax LowDose", StudyDate=today, SeriesDescription="Bone 1.0"
+    )
+    with peers.orthanc(tmp_path / "pacs") as there:
+        for folder in sorted((tmp_path / "sent").iterdir()):
+            peers.storescu(there.port, folder, called=there.aet)
+        sweeper, settings = make(
+            there.address, every_minutes=1000, protocol="*lowdose*", description="*lung*", min_instances=40
+        )
+        with serving(settings, database) as api:
+            (listed,) = api.get("/api/v1/sweeps").json()
+            assert listed == {"name": "screening", "archive": "", "schedule": "every 1000 min", "last": None}
+            page = api.get("/", headers=BROWSER).text
+            assert "screening" in page
+            assert 'action="/sweeps/screening/run"' in page
+            assert api.post("/api/v1/sweeps/another/run").status_code == 404
+            asked = api.post("/api/v1/sweeps/screening/run")
+            assert asked.status_code == 202
+            number = asked.json()["retrieval"]
+            busy = api.post("/api/v1/sweeps/screening/run")
+            assert (busy.status_code, busy.json()["code"]) == (409, "sweep_busy")
+            assert api.post("/sweeps/screening/run", headers=BROWSER).status_code == 409
+            sweeper.round()
+            (listed,) = api.get("/api/v1/sweeps").json()
+            last = listed["last"]
+            assert (last["id"], last["state"], last["error"]) == (number, "done", None)
+            assert (last["found"], last["fetched"], last["failed"]) == (1, 1, 0)
+            (got,) = api.get("/api/v1/series").json()["series"]
+            assert got["series_instance_uid"] == wanted
+            page = api.get("/", headers=BROWSER).text
+            assert '<span class="delivery good">done</span>' in page
+            again = api.post("/sweeps/screening/run", headers=BROWSER)
+            assert (again.status_code, again.headers["location"]) == (303, "/")
+            assert 'action="/sweeps/screening/run"' not in api.get("/", headers=BROWSER).text  # it is asked for
+            sweeper.round()
+            assert retrievals.last(database, "screening").known == 1
+
+
+def test_only_operators_start_sweeps(home):
+    database, make = home
+    _, settings = make("A@127.0.0.1:1")
+    reader = ApiToken(name="r", role="read", sha256=hashlib.sha256(b"reads").hexdigest())
+    with serving(settings.model_copy(update={"tokens": (reader,)}), database) as api:
+        key = {"Authorization": "Bearer reads"}
+        assert api.get("/api/v1/sweeps", headers=key).status_code == 200
+        assert api.post("/api/v1/sweeps/screening/run", headers=key).status_code == 403
+        assert api.post("/sweeps/screening/run", headers=key).status_code == 403
+        assert "Run now" not in api.get("/", headers=key | BROWSER).text
+    assert retrievals.last(database, "screening") is None
+
+
+def agatston(settings, *arguments):
+    environment = os.environ | {
+        "AGATSTON_HOME": str(settings.home),
+        "AGATSTON_PACS": settings.pacs,
+        "AGATSTON_SWEEPS": f"[{settings.sweeps[0].model_dump_json(exclude_defaults=True)}]",
+    }
+    command = [sys.executable, "-m", "service.cli", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_sweeps_and_pulls_of_the_command_line_are_remembered(tmp_path, home):
+    database, make = home
+    uid = scan(tmp_path / "sent", "B30f", StudyDate=f"{datetime.now().astimezone():%Y%m%d}")
+    with peers.orthanc(tmp_path / "pacs") as there:
+        peers.storescu(there.port, tmp_path / "sent", called=there.aet)
+        _, settings = make(there.address)
+        done = agatston(settings, "pull", "--series", uid)
+        assert done.returncode == 0, done.stderr
+        (pulled,) = retrievals.latest(database, kind="pull")
+        assert (pulled.state, pulled.found, pulled.fetched, pulled.failed) == ("done", 1, 1, 0)
+        assert pulled.actor == "agatston pull"
+        assert "has not run yet" in agatston(settings, "sweep").stdout
+        done = agatston(settings, "sweep", "screening")
+        assert done.returncode == 0, done.stderr
+        assert "screening (every 60 min): done" in done.stdout
+        assert "1 found, 1 known, 0 passed over, 0 fetched, 0 failed" in done.stdout
+        assert retrievals.last(database, "screening").actor == "agatston sweep"
+        done = agatston(settings, "sweep", "nothing")
+        assert (done.returncode, "there is no sweep nothing" in done.stderr) == (2, True)
+    away = agatston(settings, "pull", "--series", uid)
+    assert away.returncode == 3
+    failed, _ = retrievals.latest(database, kind="pull")
+    assert failed.state == "failed"
+    assert there.aet in failed.error
 
 
 def moment(text):

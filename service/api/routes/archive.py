@@ -17,7 +17,6 @@ from service.api.node import Node
 from service.api.schemas import Uid
 from service.beats import process_name
 from service.inbox import Inbox
-from service.retrievals import State
 from service.store import Store
 
 log = logging.getLogger(__name__)
@@ -40,6 +39,7 @@ class FindIn(BaseModel):
     modality: Annotated[str, Field(pattern=r"^[A-Z]{0,16}$")] = "CT"
     description: Pattern = "*"
     study_description: Pattern = "*"
+    protocol: Pattern = "*"
     study_instance_uid: Uid | None = None
     series_instance_uid: Uid | None = None
     only_new: bool = True
@@ -54,6 +54,7 @@ class FoundOut(BaseModel):
     modality: str
     description: str
     body_part: str
+    protocol: str
     instances: int | None
     known: bool
 
@@ -101,6 +102,7 @@ def find(node: TheNode, body: FindIn) -> list[FoundOut]:
         dates=body.dates,
         description=body.description,
         study_description=body.study_description,
+        protocol=body.protocol,
         study_instance_uid=body.study_instance_uid or "",
         series_instance_uid=body.series_instance_uid or "",
     )
@@ -117,6 +119,7 @@ def find(node: TheNode, body: FindIn) -> list[FoundOut]:
                 modality=one.modality,
                 description=one.description,
                 body_part=one.body_part,
+                protocol=one.protocol,
                 instances=one.instances,
                 known=known,
             )
@@ -163,17 +166,20 @@ def _pull(
 ) -> None:
     store = Store(node.settings.store_root)
     inbox = Inbox(node.settings, store, node.database)
+    database = node.database
     try:
-        admission = Admission(node.settings, store, node.database)
-        puller = pulling.Puller(node.settings, node.database, inbox, admission, peer, method=method)
-        for one in puller.pull_all(series, stopping=lambda: node.closing):
-            uid = one.series.series_instance_uid
-            log.info("%s: %d instances %s [%s]", one.outcome, one.instances, one.text, uid)
-            retrievals.note(node.database, number, one)
-        retrievals.end(node.database, number, State.STOPPED if node.closing else State.DONE)
+        with retrievals.ending(database, number, stopped=lambda: node.closing):
+            admission = Admission(node.settings, store, database)
+            puller = pulling.Puller(node.settings, database, inbox, admission, peer, method=method)
+            pulled = puller.pull_all(
+                series, stopping=lambda: node.closing, waits=lambda: retrievals.touch(database, number)
+            )
+            for one in pulled:
+                uid = one.series.series_instance_uid
+                log.info("%s: %d instances %s [%s]", one.outcome, one.instances, one.text, uid)
+                retrievals.note(database, number, one)
     except AgatstonError as error:
         log.warning("the pull ended: %s", error)
-        retrievals.end(node.database, number, State.FAILED, str(error))
     finally:
         inbox.close()
         _ONE_AT_A_TIME.release()

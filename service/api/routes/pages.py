@@ -15,12 +15,13 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from calcium.job import JobState
-from service import actions
+from service import actions, retrievals, sweeps
 from service.api import drawing, queries
 from service.api.access import NEEDS_OPERATOR, Anyone, Operator, Reader, TheNode
 from service.api.node import Node
 from service.api.routes import health
 from service.api.routes import jobs as job_routes
+from service.api.routes import sweeps as sweep_routes
 from service.api.schemas import AlertOut, JobOut, SeriesOut
 from service.api.security import COOKIE, Caller
 from service.tables import Alert, now
@@ -28,6 +29,7 @@ from service.tables import Alert, now
 router = APIRouter(include_in_schema=False)
 
 PAGE_ROWS = 25
+PULL_ROWS = 5
 SESSION_SECONDS = 12 * 3600  # a sign-in lasts a working day
 
 _templates = Environment(
@@ -149,6 +151,8 @@ def _overview(node: Node, tab: Tab, cursor: str | None) -> dict[str, Any]:
             "glance": status,
             "alerts": [AlertOut.of(one) for one in queries.alerts(session, limit=20)],
             "arriving": [SeriesOut.of(*row) for row in queries.open_series(session, limit=10)],
+            "sweeps": sweep_routes.all_of(node),
+            "pulls": retrievals.latest(node.database, kind="pull", limit=PULL_ROWS),
             "rows": [JobOut.of(one) for one in found.jobs],
             "tabs": TABS,
             "tab": tab,
@@ -203,6 +207,13 @@ def acknowledge(node: TheNode, alert_id: int) -> Response:
         alert = session.get(Alert, alert_id) if 0 < alert_id < 2**63 else None
         if alert is not None and alert.acknowledged_at is None:
             alert.acknowledged_at = now()
+    return RedirectResponse("/", 303)
+
+
+@router.post("/sweeps/{name}/run")
+def run_sweep(node: TheNode, caller: Operator, name: sweep_routes.SweepName) -> Response:
+    """Let a sweep run now."""
+    sweeps.ask(node.settings, node.database, name, caller.name)
     return RedirectResponse("/", 303)
 
 
