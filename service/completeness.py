@@ -1,8 +1,9 @@
 """Asks a sending archive whether a quiet series is whole, and fetches what is missing.
 
-Only for peers with ``query`` in the settings. NumberOfSeriesRelatedInstances may be empty or stale (PS3.4
-section C.3.4), so the archive is asked for the UIDs of the images. The series closes when we hold them all
-(service.closing), when the archive does not answer, or after its maximum wait.
+Only for peers with ``query`` in the settings: at their url by QIDO-RS and WADO-RS, else by C-FIND and C-GET or
+C-MOVE. NumberOfSeriesRelatedInstances may be empty or stale (PS3.4 section C.3.4), so the archive is asked for
+the UIDs of the images. The series closes when we hold them all (service.closing), when the archive does not
+answer, or after its maximum wait.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select, update
 
 from calcium.errors import AgatstonError
-from service import alerts, closing, scu
-from service.addresses import address
-from service.heads import read_head
-from service.inbox import Incoming
-from service.statuses import STATUSES, SUCCESS, RefusedError
+from service import addresses, alerts, closing, scu
+from service.dicomweb import retrieval, search
+from service.dicomweb.server import Server
+from service.intake import Intake
+from service.settings import MEBIBYTE
 from service.tables import Instance, Series
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Completeness:
         self._database = database
         self._inbox = inbox
         self._admission = admission
-        self._asked = {peer.aet: peer for peer in settings.peers if peer.query and peer.host and peer.port}
+        self._asked = {peer.aet: peer for peer in settings.peers if peer.query}
 
     @property
     def asks(self) -> bool:
@@ -64,9 +65,9 @@ class Completeness:
             ]
 
     def _ask(self, peer: Peer, series: Series) -> None:
-        archive = address(self._settings, peer)
-        assert archive is not None
         try:
+            archive = addresses.archive(self._settings, peer)
+            assert archive is not None  # the settings check it
             held = self._held_by(archive, series)
             with self._database.reading() as session:
                 ours = set(
@@ -80,48 +81,44 @@ class Completeness:
                 )
                 self._fetch(archive, series, missing)
         except AgatstonError as error:
-            log.warning("%s cannot tell whether a series is whole: %s [%s]", archive, error, _uid(series))
+            log.warning("%s cannot tell whether a series is whole: %s [%s]", peer.aet, error, _uid(series))
             self._fail(series)
 
-    def _held_by(self, archive: scu.Peer, series: Series) -> set[str]:
+    def _held_by(self, archive: scu.Peer | Server, series: Series) -> set[str]:
         keys = {
             "StudyInstanceUID": series.study_instance_uid,
             "SeriesInstanceUID": series.series_instance_uid,
             "SOPInstanceUID": "",
         }
+        if isinstance(archive, Server):
+            with search.querying(archive, timeout=ANSWER_SECONDS) as query:
+                return {answer["SOPInstanceUID"] for answer in query("IMAGE", keys)}
         answers = scu.find(
             archive, "IMAGE", keys, calling_ae=self._settings.ae_title, timeout=ANSWER_SECONDS,
             limit=self._settings.max_series_instances,
         )  # fmt: skip
         return {str(answer.SOPInstanceUID) for answer in answers if "SOPInstanceUID" in answer}
 
-    def _fetch(self, archive: scu.Peer, series: Series, missing: list[str]) -> None:
-        def receive(received: scu.Received) -> int:
-            try:
-                self._admission.check(len(received.data_set))
-                head = read_head(received.data_set, received.transfer_syntax_uid)
-                self._inbox.receive(
-                    Incoming(
-                        head=head,
-                        transfer_syntax_uid=received.transfer_syntax_uid,
-                        data_set=received.data_set,
-                        calling_ae=series.calling_ae,
-                        called_ae=series.called_ae,
-                    )
-                )
-            except RefusedError as refused:
-                return STATUSES[refused.reason]
-            except AgatstonError:
-                return STATUSES["unreadable"]
-            return SUCCESS
-
+    def _fetch(self, archive: scu.Peer | Server, series: Series, missing: list[str]) -> None:
         study, uid, ours = series.study_instance_uid, series.series_instance_uid, self._settings.ae_title
+        intake = Intake(
+            self._inbox, self._admission, study_instance_uid=study, series_instance_uid=uid,
+            calling_ae=series.calling_ae, called_ae=series.called_ae,
+        )  # fmt: skip
+        if isinstance(archive, Server):
+            retrieval.retrieve(
+                archive, intake.receive, study_instance_uid=study, series_instance_uid=uid,
+                sop_instance_uids=missing, max_instance_bytes=self._settings.max_instance_mb * MEBIBYTE,
+                max_instances=self._settings.max_series_instances,
+            )  # fmt: skip
+            intake.done()
+            return
         try:
             scu.get(
-                archive, receive, study_instance_uid=study, series_instance_uid=uid, sop_instance_uids=missing,
-                calling_ae=ours,
+                archive, intake.receive, study_instance_uid=study, series_instance_uid=uid,
+                sop_instance_uids=missing, calling_ae=ours,
             )  # fmt: skip
-            self._inbox.released([series.id])
+            intake.done()
         except AgatstonError:  # no C-GET there: the archive sends them to our SCP
             scu.move(
                 archive, study_instance_uid=study, series_instance_uid=uid, sop_instance_uids=missing,

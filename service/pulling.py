@@ -17,18 +17,17 @@ from typing import Any, Literal, TypeAlias
 from pydicom.dataset import Dataset
 from sqlalchemy import func, select
 
-from calcium.errors import AgatstonError, MissingAttributeError, SettingsError, UnreadableInstanceError
+from calcium.errors import AgatstonError, SettingsError
 from calcium.job import JobState
 from service import addresses, scu
 from service.admission import Admission
 from service.database import Database
 from service.dicomweb import retrieval, search
 from service.dicomweb.server import Server
-from service.heads import read_head
-from service.inbox import Inbox, Incoming
+from service.inbox import Inbox
+from service.intake import Intake
 from service.patterns import like
 from service.settings import MEBIBYTE, Destination, Peer, Settings, web_url
-from service.statuses import STATUSES, SUCCESS, RefusedError
 from service.tables import Instance, Job, Series
 
 log = logging.getLogger(__name__)
@@ -390,43 +389,14 @@ class Puller:
         self, found: FoundSeries, fetch: Callable[[Receive], scu.RetrieveOutcome]
     ) -> scu.RetrieveOutcome:
         """Let `fetch` bring instances into the inbox; the series they fed may be closed when it returns."""
-        fed: set[int] = set()
-
-        def receive(received: scu.Received) -> int:
-            try:
-                fed.add(self._receive(received, found))
-            except RefusedError as refused:
-                log.warning("instance refused (%s): %s", refused.reason, refused.comment)
-                return STATUSES[refused.reason]
-            return SUCCESS
-
-        outcome = fetch(receive)
-        self._inbox.released(sorted(fed))
-        return outcome
-
-    def _receive(self, received: scu.Received, found: FoundSeries) -> int:
-        self._admission.check(len(received.data_set))
-        try:
-            head = read_head(received.data_set, received.transfer_syntax_uid)
-        except MissingAttributeError as error:
-            raise RefusedError("missing_uid", str(error)) from error
-        except UnreadableInstanceError as error:
-            raise RefusedError("unreadable", str(error)) from error
-        if (head.sop_class_uid, head.sop_instance_uid) != (received.sop_class_uid, received.sop_instance_uid):
-            raise RefusedError("mismatch", "the data set's UIDs differ from the command's or the file's head")
-        if (head.study_instance_uid, head.series_instance_uid) != (
-            found.study_instance_uid,
-            found.series_instance_uid,
-        ):
-            raise RefusedError("mismatch", "an instance of another series than was asked for")
-        _, series_id = self._inbox.receive(
-            Incoming(
-                head=head,
-                transfer_syntax_uid=received.transfer_syntax_uid,
-                meta=received.meta,
-                data_set=received.data_set,
-                calling_ae=self.peer.aet,
-                called_ae=self._settings.ae_title,
-            )
+        intake = Intake(
+            self._inbox,
+            self._admission,
+            study_instance_uid=found.study_instance_uid,
+            series_instance_uid=found.series_instance_uid,
+            calling_ae=self.peer.aet,
+            called_ae=self._settings.ae_title,
         )
-        return series_id
+        outcome = fetch(intake.receive)
+        intake.done()
+        return outcome

@@ -228,7 +228,7 @@ class Peer(_Web):
         Where it listens: for C-FIND counts, for fetching missing slices and for commitment answers; optional.
         With a `url` it is searched and pulled from by DICOMweb.
     query
-        Ask it by C-FIND how many instances a series has before the series is closed.
+        Ask it, by QIDO-RS at its `url` or by C-FIND, which instances a series has before the series is closed.
     lane
         ``urgent``: its series overtake the others.
     max_associations
@@ -248,6 +248,12 @@ class Peer(_Web):
     max_associations: Count | None = None
     tls: bool = False
     users: tuple[User, ...] = ()
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> Self:
+        if self.query and self.url is None and not (self.host and self.port):
+            raise ValueError("query needs a host and port, or a url, where the peer is asked")
+        return self
 
     def calls_from(self, address: str) -> bool:
         """Tell whether it may call from this IP address."""

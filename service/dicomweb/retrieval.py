@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import httpx
 
@@ -18,6 +18,7 @@ ACCEPT = f'multipart/related; type="{DICOM}"; transfer-syntax=*'
 CANNOT_UNDERSTAND = 0xC000  # PS3.4 Table B.2-1
 INCOMPLETE = 0xB000  # PS3.4 Table C.4-3: complete, with failures
 OUT_OF_RESOURCES = 0xA700
+GONE = frozenset({404, 410})
 PARTIAL_CONTENT = 206  # earlier editions: some instances cannot be given
 
 
@@ -27,14 +28,18 @@ def retrieve(
     *,
     study_instance_uid: str,
     series_instance_uid: str,
+    sop_instance_uids: Sequence[str] = (),
     max_instance_bytes: int,
     max_instances: int,
     timeout: float = ANSWER_SECONDS,
 ) -> RetrieveOutcome:
-    """Fetch a series; one instance at a time is in memory.
+    """Fetch a series, or some instances of it; one instance at a time is in memory.
 
     Parameters
     ----------
+    sop_instance_uids
+        Which instances; none: the whole series. Each is asked for by itself, and one that the server does not
+        have counts as failed.
     receive
         Called for each instance; returns a status as a C-STORE is answered: 0000 only when it is durable. A700
         to A7FF end the retrieve.
@@ -44,7 +49,8 @@ def retrieve(
     Returns
     -------
     RetrieveOutcome
-        As of a C-GET; its status is the last failure's, or B000 where the server says that some are left out.
+        As of a C-GET; its status is the last failure's, or B000 where the server says that some are left out or
+        not there.
 
     Raises
     ------
@@ -53,28 +59,31 @@ def retrieve(
     PeerRefusedError
         It refuses, or gives too many instances.
     """
-    path = path_of(studies=study_instance_uid, series=series_instance_uid)
+    series = {"studies": study_instance_uid, "series": series_instance_uid}
+    paths = [path_of(**series, instances=uid) for uid in sop_instance_uids] or [path_of(**series)]
     completed = failed = 0
     status = SUCCESS
-    with (
-        calling(server, timeout=timeout) as client,
-        client.stream("GET", server.url + path, headers={"Accept": ACCEPT}) as answer,
-    ):
-        if answer.status_code not in {200, PARTIAL_CONTENT}:
-            refuse(server, "WADO-RS", answer.status_code)
-        if answer.status_code == PARTIAL_CONTENT:
-            status = INCOMPLETE
-        for part in _parts(server, answer, max_instance_bytes):
-            if completed + failed == max_instances:
-                raise PeerRefusedError(f"{server} gives more than {max_instances} instances for one series")
-            said = _receive(receive, part)
-            if said == SUCCESS:
-                completed += 1
-                continue
-            failed += 1
-            status = said
-            if said & 0xFF00 == OUT_OF_RESOURCES:
-                break
+    with calling(server, timeout=timeout) as client:
+        for path in paths:
+            with client.stream("GET", server.url + path, headers={"Accept": ACCEPT}) as answer:
+                if sop_instance_uids and answer.status_code in GONE:
+                    failed, status = failed + 1, INCOMPLETE
+                    continue
+                if answer.status_code not in {200, PARTIAL_CONTENT}:
+                    refuse(server, "WADO-RS", answer.status_code)
+                if answer.status_code == PARTIAL_CONTENT:
+                    status = INCOMPLETE
+                for part in _parts(server, answer, max_instance_bytes):
+                    if completed + failed == max_instances:
+                        text = f"{server} gives more than {max_instances} instances for one series"
+                        raise PeerRefusedError(text)
+                    said = _receive(receive, part)
+                    if said == SUCCESS:
+                        completed += 1
+                        continue
+                    failed, status = failed + 1, said
+                    if said & 0xFF00 == OUT_OF_RESOURCES:
+                        return RetrieveOutcome(status, completed, failed, 0)
     return RetrieveOutcome(status, completed, failed, 0)
 
 

@@ -23,6 +23,7 @@ from service.admission import Admission
 from service.dicomweb import search
 from service.dicomweb.server import Server
 from service.inbox import Inbox
+from service.intake import Intake
 from service.settings import Settings
 from service.store import Store
 from service.tables import Instance, Series
@@ -246,9 +247,7 @@ def test_what_is_no_series_is_an_outcome(home, reply, said):
 def test_memory_holds_one_part_of_a_long_series(tmp_path, home, monkeypatch):
     _, files = files_of(tmp_path / "a", 1)
     waiting = []
-    monkeypatch.setattr(
-        home.puller(Server("http://x")).__class__, "_receive", lambda *_: waiting.append(1) or 1
-    )
+    monkeypatch.setattr(Intake, "_receive", lambda *_: waiting.append(1) or 1)
     sent = [len(waiting)]
 
     class Counting(list):

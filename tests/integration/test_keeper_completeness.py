@@ -9,12 +9,17 @@ import peers
 import pytest
 from receiving import ct_series, receiver, write_all
 from sqlalchemy import select
+from web_archive import Reply, answering
 
+from calcium.errors import SettingsError
 from service import closing
 from service.admission import Admission
 from service.completeness import Completeness
+from service.dicomweb.server import Server
+from service.dicomweb.storage import store
 from service.dimse.association import PeerRefusedError
-from service.tables import Alert, Job, Series
+from service.settings import Settings
+from service.tables import Alert, Instance, Job, Series
 
 
 def asking(node):
@@ -63,6 +68,69 @@ def test_missing_slices_are_fetched_before_the_series_closes(tmp_path, retrieve,
             assert series.expected_instances == 6
             (job,) = rows(node, Job)
             assert job.last_instance_id == 6
+
+
+def test_an_archive_with_dicomweb_alone_is_asked_by_qido_and_gives_the_rest_by_wado(tmp_path):
+    with peers.orthanc(tmp_path / "orthanc", dicomweb=True, dimse=False) as archive:
+        instances = ct_series(6)
+        files = sorted(write_all(tmp_path / "files", instances).iterdir())
+        for path, instance in zip(files, instances, strict=True):
+            assert store(Server(archive.web), path, str(instance.SOPInstanceUID)).status == 0x0000
+        only_web = json.dumps([{"aet": "ORTHANC", "url": archive.web, "query": True}])
+        with receiver(tmp_path / "home", peers=only_web, **QUICK) as node:
+            node.send(instances[:4], ae_title="ORTHANC")
+            peers.wait_for(lambda: has_been_quiet(node), what="a quiet series")
+            assert closing.close_due(node.database, node.settings) == []  # nobody was asked
+            completeness = asking(node)
+
+            def closed():
+                completeness.round()
+                return closing.close_due(node.database, node.settings)
+
+            peers.wait_for(closed, what="a whole series")
+            (series,) = rows(node, Series)
+            assert (series.expected_instances, series.calling_ae) == (6, "ORTHANC")
+            held = {row.sop_instance_uid for row in rows(node, Instance)}
+            assert held == {str(one.SOPInstanceUID) for one in instances}
+
+
+def has_been_quiet(node):
+    with node.database.reading() as session:
+        return session.scalars(closing.quiet(node.settings)).all()
+
+
+def test_what_a_server_says_it_has_and_has_not_is_waited_for(tmp_path):
+    instances = ct_series(3)
+    study, uid = str(instances[0].StudyInstanceUID), str(instances[0].SeriesInstanceUID)
+
+    def says(request):
+        if request.path.partition("?")[0].endswith("/instances"):
+            listed = [{"00080018": {"vr": "UI", "Value": [str(one.SOPInstanceUID)]}} for one in instances]
+            return Reply(body=json.dumps(listed if "offset=0" in request.path else []).encode())
+        return Reply(status=404)
+
+    with answering(says) as archive:
+        only_web = json.dumps([{"aet": "ORTHANC", "url": archive.url, "query": True}])
+        with receiver(tmp_path / "home", peers=only_web, series_max_wait_seconds=2, **QUICK) as node:
+            node.send(instances[:1], ae_title="ORTHANC")
+            completeness = asking(node)
+
+            def closed():
+                completeness.round()
+                return closing.close_due(node.database, node.settings)
+
+            peers.wait_for(closed, what="the maximum wait")
+            (series,) = rows(node, Series)
+            assert (series.closed_by, series.expected_instances, series.query_failures) == ("max_wait", 3, 0)
+    asked = {one.path for one in archive.requests}
+    path = f"/dicom-web/studies/{study}/series/{uid}/instances/"
+    assert {path + str(one.SOPInstanceUID) for one in instances[1:]} <= asked
+    assert path + str(instances[0].SOPInstanceUID) not in asked  # we have it
+
+
+def test_a_peer_that_is_to_be_asked_has_an_address():
+    with pytest.raises(SettingsError, match="query needs a host and port, or a url"):
+        Settings.load({"AGATSTON_PEERS": '[{"aet": "A", "query": true}]'})
 
 
 def test_an_archive_that_does_not_answer_holds_up_nothing_for_long(tmp_path):

@@ -9,10 +9,14 @@ from worker.verdicts import HTTP_REFUSED, Verdict
 
 # Transaction -> (resources, as user agent, as origin server).
 TRANSACTIONS = {
-    "Search (QIDO-RS)": ("`/studies`, `/studies/{study}/series`", True, False),
-    "Retrieve (WADO-RS)": ("`/studies/{study}/series/{series}`", True, False),
+    "Search (QIDO-RS)": (
+        "`/studies`, `/studies/{study}/series`, `/studies/{study}/series/{series}/instances`", True, False,
+    ),
+    "Retrieve (WADO-RS)": (
+        "`/studies/{study}/series/{series}`, `/studies/{study}/series/{series}/instances/{instance}`", True, False,
+    ),
     "Store (STOW-RS)": ("`/studies`", True, False),
-}
+}  # fmt: skip
 
 
 def blocks() -> dict[str, str]:
