@@ -7,16 +7,14 @@ from worker.conformance.markdown import table
 from worker.conformance.network import VERDICT_WORDS
 from worker.verdicts import HTTP_REFUSED, Verdict
 
+STUDY = "/studies/{study}"
+SERIES = f"{STUDY}/series/{{series}}"
 # Transaction -> (resources, as user agent, as origin server).
 TRANSACTIONS = {
-    "Search (QIDO-RS)": (
-        "`/studies`, `/studies/{study}/series`, `/studies/{study}/series/{series}/instances`", True, False,
-    ),
-    "Retrieve (WADO-RS)": (
-        "`/studies/{study}/series/{series}`, `/studies/{study}/series/{series}/instances/{instance}`", True, False,
-    ),
+    "Search (QIDO-RS)": (f"`/studies`, `{STUDY}/series`, `{SERIES}/instances`", True, False),
+    "Retrieve (WADO-RS)": (f"`{SERIES}`, `{SERIES}/instances/{{instance}}`", True, False),
     "Store (STOW-RS)": ("`/studies`", True, False),
-}  # fmt: skip
+}
 
 
 def blocks() -> dict[str, str]:
