@@ -11,6 +11,7 @@ import pytest
 import report_samples as samples
 
 from models.results import Caution
+from worker import outbox
 from worker.companions import BUILDERS
 from worker.encoding import file_bytes
 from worker.report.document import build_not_eligible_report, build_report
@@ -55,6 +56,65 @@ def test_dciodvfy_finds_nothing(kind, folder):
     _, _, told = run("dciodvfy", folder / f"{kind}.dcm")
     lines = [line for line in told.splitlines() if line.startswith(("Error", "Warning"))]
     assert [line for line in lines if not any(word in line for word in ACCEPTED)] == []
+
+
+def changed(**changes):
+    return lambda source: samples.result(source, **changes)
+
+
+def nothing(source):
+    plain = samples.result(source)
+    scores = tuple(replace(one, agatston=0.0, volume_mm3=0.0) for one in plain.slice_scores)
+    return replace(plain, agatston=0.0, agatston_interval=(0.0, 3.2), volume_mm3=0.0, slice_scores=scores)
+
+
+WORDS = "Long words about a thing that is not as it should be. " * 4
+UNUSUAL = {  # name -> (changes of the source's header, result)
+    "no calcium": ({}, nothing),
+    "a huge score": ({}, changed(agatston=123456.789, agatston_interval=(1e5, 1e6))),
+    "no interval, no group probabilities": ({}, changed(agatston_interval=None, group_probabilities=None)),
+    "many cautions": ({}, changed(cautions=tuple(Caution(f"code_{number}", WORDS) for number in range(12)))),
+    "no frame of reference": ({"FrameOfReferenceUID": None}, changed()),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_dciodvfy_finds_no_error_in_what_is_written_of_unusual_results(name, tmp_path):
+    header, make = UNUSUAL[name]
+    source = samples.series(**header)
+    result = make(source)
+    without_planes = {"seg", "gsps", "heat_map"} if "FrameOfReferenceUID" in header else set()
+    written = dict(outbox.build(source, result, ("sr3d", "sr", *BUILDERS), samples.CONFIG))
+    assert set(written) == {"sr3d", "sr", *BUILDERS} - without_planes
+    for kind, dataset in written.items():
+        path = tmp_path / f"{kind}.dcm"
+        path.write_bytes(file_bytes(dataset))
+        _, _, told = run("dciodvfy", path)
+        assert [line for line in told.splitlines() if line.startswith("Error")] == [], kind
+
+
+@pytest.mark.parametrize(
+    ("character_set", "name"),
+    [
+        ("ISO_IR 126", "Παπαδόπουλος^Γιώργος"),
+        ("ISO_IR 144", "Иванов^Иван"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        ("GB18030", "Wang^XiaoDong=王^小东"),
+        ("ISO_IR 127", "قباني^لنزار"),
+    ],
+)
+def test_validators_take_names_of_every_script(character_set, name, tmp_path):
+    source = samples.series(SpecificCharacterSet=character_set, PatientName=name, ReferringPhysicianName=name)
+    path = tmp_path / "sr3d.dcm"
+    path.write_bytes(file_bytes(build("sr3d", source, samples.result(source))))
+    _, _, told = run("dciodvfy", path)
+    assert "Error" not in told
+    code, page, _ = run("dsr2html", path)
+    assert code == 0
+    for part in name.partition("=")[0].split("^"):  # the page shows the first component group only
+        assert part in page
+    _, dumped, _ = run("dcmdump", "+L", "+U8", "+P", "PatientName", path)
+    assert f"[{name}]" in dumped
 
 
 @pytest.mark.parametrize("highest", [0.0, 0.3])

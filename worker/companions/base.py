@@ -8,6 +8,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from calcium.errors import AgatstonError
+from calcium.frames import text
 from worker.identity import derive_uid
 from worker.report.document import SERIES_NUMBER, evidence, object_uid, scoring_digest, series_uid
 
@@ -73,9 +74,11 @@ def planes(series: CTSeries, low_mm: float, high_mm: float) -> list[Dataset]:
     Raises
     ------
     NoPlanesError
-        The source is a multi-frame object, or no image lies there.
+        The source is a multi-frame object or has no frame of reference, or no image lies there.
     """
     header = series.header
+    if not text(header, "FrameOfReferenceUID"):
+        raise NoPlanesError("a source without frame of reference", uid=series.series_instance_uid)
     if "ImagePositionPatient" not in header:
         raise NoPlanesError("a multi-frame source has no planes of its own", uid=series.series_instance_uid)
     x, y, _ = header.ImagePositionPatient
