@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime, timedelta
 
 import archive
@@ -17,7 +18,7 @@ from dicom_series import pattern, series, write
 from pydicom.uid import generate_uid
 
 from calcium.errors import SettingsError
-from service import checks, retrievals
+from service import checks, retrievals, sweeps
 from service.admission import Admission
 from service.database import Database, upgrade
 from service.inbox import Inbox
@@ -25,7 +26,7 @@ from service.retrievals import State, SweepBusyError
 from service.settings import ApiToken, Settings
 from service.store import Store
 from service.sweeps import Sweeper, is_due
-from service.tables import Retrieval, now
+from service.tables import Job, Retrieval, now
 
 BROWSER = {"Accept": "text/html"}
 SWEEP = {"name": "screening", "every_minutes": 60, "pause_seconds": 0}
@@ -223,6 +224,38 @@ def test_a_person_starts_a_sweep_and_sees_what_came(tmp_path, home):
             assert 'action="/sweeps/screening/run"' not in api.get("/", headers=BROWSER).text  # it is asked for
             sweeper.round()
             assert retrievals.last(database, "screening").known == 1
+
+
+@pytest.mark.parametrize("end", ["room", "stop"])
+def test_a_sweep_waits_while_the_queue_is_full(tmp_path, home, monkeypatch, end):
+    database, make = home
+    monkeypatch.setattr(sweeps, "QUEUE_POLL_SECONDS", 0.02)
+    for number in range(2):
+        scan(tmp_path / "sent", "B30f", StudyDate=f"{datetime.now().astimezone():%Y%m%d}", SeriesNumber=number)
+    with database.transaction() as session:
+        jobs = [rows.add_job(session, state="waiting").id for _ in range(3)]
+    with peers.orthanc(tmp_path / "pacs") as there:
+        for folder in sorted((tmp_path / "sent").iterdir()):
+            peers.storescu(there.port, folder, called=there.aet)
+        sweeper, settings = make(there.address, max_waiting=2)
+        thread = threading.Thread(target=sweeper.run, args=(settings.sweeps[0],), kwargs={"actor": "test"})
+        thread.start()
+
+        def waits():
+            last = retrievals.last(database, "screening")
+            return last if last is not None and last.found == 2 else None
+
+        found = peers.wait_for(waits, what="what the archive has")
+        peers.wait_for(lambda: waits().seen_at > found.seen_at, what="a sign that it waits")
+        assert (waits().state, waits().fetched) == ("running", 0)
+        if end == "stop":
+            sweeper.stop()
+        else:
+            with database.transaction() as session:
+                session.get_one(Job, jobs[0]).state = "cancelled"
+        thread.join(60)
+    done = retrievals.last(database, "screening")
+    assert (done.state, done.fetched) == (("stopped", 0) if end == "stop" else ("done", 2))
 
 
 def test_only_operators_start_sweeps(home):
