@@ -18,13 +18,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from sqlalchemy import ColumnElement, select
 
-from calcium.errors import AgatstonError
-from service import alerts, routing
-from service.beats import is_dead
+from service import alerts, leases, routing
 from service.tables import Delivery, OutputObject, now
 
 if TYPE_CHECKING:
@@ -42,19 +39,12 @@ RETRY_CAP_SECONDS = (
     1800.0  # an archive that was down for a day gets its results within half an hour of its return
 )
 GIVE_UP_DAYS = 14.0
-HINTS_AGAIN = 50  # repeated hints a round at most
 COMMIT_WAIT_SECONDS = 3600.0  # a commitment not answered so long is asked again
 
 PENDING, SENDING, STORED, DELIVERED, REFUSED, CANCELLED = (
     "pending", "sending", "stored", "delivered", "refused", "cancelled",
 )  # fmt: skip
 OPEN = (PENDING, SENDING, STORED)
-
-
-class DeliveryLostError(AgatstonError):
-    """The delivery is no longer ours: its lease ran out, or it was cancelled."""
-
-    code = "delivery_lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +125,7 @@ def claim(
     database: Database, delivery_id: int, owner: str, *, lease_seconds: float = LEASE_SECONDS
 ) -> ClaimedDelivery | None:
     """Take a delivery that is due; None where it is taken, done or not yet due."""
-    token = f"{owner[:90]}:{uuid4().hex}"
+    token = leases.new_token(owner)
     with database.transaction() as session:
         moment = now()
         row = session.scalars(
@@ -146,7 +136,7 @@ def claim(
         stored = row.state == STORED
         row.state = SENDING
         row.attempts += 1
-        row.lease_owner, row.lease_until = token, moment + timedelta(seconds=lease_seconds)
+        row.lease_owner, row.lease_until = token, leases.until(lease_seconds)
         return ClaimedDelivery(
             delivery_id=row.id,
             token=token,
@@ -162,16 +152,9 @@ def claim(
 
 
 def _ours(session: Session, claimed: ClaimedDelivery) -> Delivery:
-    row = session.get(Delivery, claimed.delivery_id, with_for_update=True)
-    if row is None or row.state != SENDING or row.lease_owner != claimed.token:
-        raise DeliveryLostError(
-            f"delivery {claimed.delivery_id} is no longer ours", uid=claimed.sop_instance_uid
-        )
-    return row
-
-
-def _release(row: Delivery) -> None:
-    row.lease_owner = row.lease_until = row.dispatched_at = None
+    return leases.held(
+        session, Delivery, claimed.delivery_id, claimed.token, state=SENDING, uid=claimed.sop_instance_uid
+    )
 
 
 def heartbeat(database: Database, claimed: ClaimedDelivery, *, lease_seconds: float = LEASE_SECONDS) -> None:
@@ -179,11 +162,11 @@ def heartbeat(database: Database, claimed: ClaimedDelivery, *, lease_seconds: fl
 
     Raises
     ------
-    DeliveryLostError
+    LeaseLostError
         The delivery is no longer ours.
     """
     with database.transaction() as session:
-        _ours(session, claimed).lease_until = now() + timedelta(seconds=lease_seconds)
+        _ours(session, claimed).lease_until = leases.until(lease_seconds)
 
 
 def hand_back(database: Database, claimed: ClaimedDelivery) -> None:
@@ -191,14 +174,14 @@ def hand_back(database: Database, claimed: ClaimedDelivery) -> None:
 
     Raises
     ------
-    DeliveryLostError
+    LeaseLostError
         The delivery is no longer ours.
     """
     with database.transaction() as session:
         row = _ours(session, claimed)
         row.state, row.not_before = (STORED if claimed.stored else PENDING), now()
         row.attempts -= 1
-        _release(row)
+        leases.release(row)
 
 
 def record_stored(
@@ -218,7 +201,7 @@ def record_stored(
 
     Raises
     ------
-    DeliveryLostError
+    LeaseLostError
         The delivery is no longer ours.
     """
     with database.transaction() as session:
@@ -231,7 +214,7 @@ def record_stored(
             alerts.clear_alert(session, "delivery_overdue", row.destination)
         else:
             row.state, row.not_before = STORED, now() + timedelta(seconds=commit_wait_seconds)
-        _release(row)
+        leases.release(row)
 
 
 def record_failure(
@@ -261,7 +244,7 @@ def record_failure(
 
     Raises
     ------
-    DeliveryLostError
+    LeaseLostError
         The delivery is no longer ours.
     """
     with database.transaction() as session:
@@ -275,10 +258,9 @@ def record_failure(
                 session.add(Delivery(object_id=row.object_id, destination=fallback))
         else:
             row.state = STORED if claimed.stored else PENDING
-            delay = min(cap_seconds, first_seconds * 2.0 ** min(row.attempts - 1, 60))
-            delay = max(delay, min(wait_seconds, COMMIT_WAIT_SECONDS))
-            row.not_before = now() + timedelta(seconds=delay)
-        _release(row)
+            asked = timedelta(seconds=min(wait_seconds, COMMIT_WAIT_SECONDS))
+            row.not_before = now() + max(leases.retry_delay(row.attempts, first_seconds, cap_seconds), asked)
+        leases.release(row)
         return row.state
 
 
@@ -305,12 +287,12 @@ def record_commitment(
             if row.object.sop_instance_uid in committed:
                 row.state, row.delivered_at, row.last_error = DELIVERED, now(), None
                 alerts.clear_alert(session, "delivery_overdue", row.destination)
-                _release(row)
+                leases.release(row)
             elif row.object.sop_instance_uid in failed and row.state != DELIVERED:
                 row.state, row.last_error = PENDING, "the peer did not commit to the object"
                 row.not_before = now() + timedelta(seconds=RETRY_FIRST_SECONDS)
                 row.transaction_uid = None
-                _release(row)
+                leases.release(row)
         return len(rows)
 
 
@@ -322,7 +304,7 @@ def resend(database: Database, delivery_id: int) -> bool:
             return False
         row.state, row.not_before, row.delivered_at, row.transaction_uid = PENDING, now(), None, None
         row.created_at = now()  # the days until we give up count anew
-        _release(row)
+        leases.release(row)
         return True
 
 
@@ -332,45 +314,35 @@ def resend(database: Database, delivery_id: int) -> bool:
 def take_back_expired(database: Database) -> int:
     """Let deliveries of dead senders, whose lease ran out, wait again; return how many."""
     with database.transaction() as session:
-        moment = now()
-        taken = [
-            row
-            for row in session.scalars(
-                select(Delivery).where(Delivery.state == SENDING).with_for_update(skip_locked=True)
-            )
-            if row.lease_until is None or row.lease_until < moment or is_dead(row.lease_owner)
-        ]
+        taken = leases.expired(session, Delivery, state=SENDING)
         for row in taken:
             # What the peer took already only has its commitment asked again.
             row.state = PENDING if row.stored_at is None else STORED
-            row.not_before = moment
-            _release(row)
+            row.not_before = now()
+            leases.release(row)
         return len(taken)
 
 
 def take_for_dispatch(
-    database: Database, *, older_than: datetime | None, limit: int = 200, again: int = HINTS_AGAIN
+    database: Database, *, older_than: datetime | None, limit: int = 200, again: int = leases.HINTS_AGAIN
 ) -> list[int]:
     """Return ids of due deliveries without a fresh hint, and mark them as hinted now.
 
     Parameters
     ----------
     older_than, limit, again
-        As service.jobs.take_for_dispatch.
+        As service.leases.take_for_hints.
     """
     with database.transaction() as session:
-        moment = now()
         due_now = (
             select(Delivery)
-            .where(_claimable(moment))
+            .where(_claimable(now()))
             .order_by(Delivery.not_before)
             .with_for_update(skip_locked=True)
         )
-        taken = list(session.scalars(due_now.where(Delivery.dispatched_at.is_(None)).limit(limit)))
-        if older_than is not None:
-            taken += session.scalars(due_now.where(Delivery.dispatched_at < older_than).limit(again))
-        for row in taken:
-            row.dispatched_at = moment
+        taken = leases.take_for_hints(
+            session, Delivery, due_now, older_than=older_than, limit=limit, again=again
+        )
         return [row.id for row in taken]
 
 

@@ -1,7 +1,6 @@
 """What happens to a job, each step one transaction; states and transitions stand in calcium.job.
 
-A worker works under a lease: `claim` gives it a token that is new for each claim, and every later step succeeds
-only while the row still bears that token. A worker whose lease was taken back can therefore record nothing.
+A worker works under a lease (service.leases).
 """
 
 from __future__ import annotations
@@ -9,14 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from sqlalchemy import func, select, update
 
 from calcium.errors import AgatstonError
 from calcium.job import TRANSITIONS, JobState, transition
-from service import alerts, deliveries, reconstructions
-from service.beats import is_dead
+from service import alerts, deliveries, leases, reconstructions
 from service.tables import Delivery, Instance, Job, JobEvent, OutputObject, Result, Series, now
 
 if TYPE_CHECKING:
@@ -33,13 +30,6 @@ MAX_KILLS = 3  # a job that killed its worker so often is quarantined
 RETRY_FIRST_SECONDS = 10.0
 RETRY_CAP_SECONDS = 3600.0
 MAX_ATTEMPTS = 10
-HINTS_AGAIN = 50  # repeated hints a round at most
-
-
-class LeaseLostError(AgatstonError):
-    """The job is no longer ours: its lease ran out, or it was cancelled or superseded."""
-
-    code = "lease_lost"
 
 
 class OutdoneError(AgatstonError):
@@ -118,11 +108,6 @@ class NewObject:
     predecessor_uid: str | None = None
 
 
-def retry_delay(attempt: int, first: float = RETRY_FIRST_SECONDS, cap: float = RETRY_CAP_SECONDS) -> timedelta:
-    """Return the wait after the `attempt`-th failure (1, 2, ...): doubles each time, up to `cap` seconds."""
-    return timedelta(seconds=min(cap, first * 2.0 ** min(attempt - 1, 60)))
-
-
 def record(session: Session, job: Job, event: str, *, actor: str, detail: str | None = None) -> None:
     """Move a job by one event and write its history.
 
@@ -158,7 +143,7 @@ def claim(
     settle_seconds
         It waits at most so long for another series of its study that arrives (service.reconstructions.settled).
     """
-    token = f"{owner[:90]}:{uuid4().hex}"
+    token = leases.new_token(owner)
     with database.transaction() as session:
         moment = now()
         # Compare and set: of several workers with the same hint one updates the row, the others none.
@@ -248,14 +233,9 @@ def waiting(database: Database, *, lane: str, limit: int = 100) -> Sequence[str]
 
 
 def _ours(session: Session, claimed: ClaimedJob) -> Job:
-    job = session.get(Job, claimed.job_id, with_for_update=True)
-    if job is None or job.state != JobState.RUNNING or job.lease_owner != claimed.token:
-        raise LeaseLostError(f"job {claimed.job_id} is no longer ours", uid=claimed.series_instance_uid)
-    return job
-
-
-def _release(job: Job) -> None:
-    job.lease_owner = job.lease_until = None
+    return leases.held(
+        session, Job, claimed.job_id, claimed.token, state=JobState.RUNNING, uid=claimed.series_instance_uid
+    )
 
 
 def heartbeat(database: Database, claimed: ClaimedJob, *, lease_seconds: float = LEASE_SECONDS) -> None:
@@ -267,7 +247,7 @@ def heartbeat(database: Database, claimed: ClaimedJob, *, lease_seconds: float =
         The job is no longer ours: stop working on it.
     """
     with database.transaction() as session:
-        _ours(session, claimed).lease_until = now() + timedelta(seconds=lease_seconds)
+        _ours(session, claimed).lease_until = leases.until(lease_seconds)
 
 
 def hand_back(database: Database, claimed: ClaimedJob) -> None:
@@ -283,8 +263,7 @@ def hand_back(database: Database, claimed: ClaimedJob) -> None:
         record(session, job, "hand_back", actor=claimed.token)
         job.attempts -= 1
         job.not_before = now()
-        job.dispatched_at = None
-        _release(job)
+        leases.release(job)
 
 
 def retry_later(
@@ -319,16 +298,15 @@ def retry_later(
             )
         else:
             record(session, job, "retry", actor=claimed.token, detail=reason)
-            job.not_before = now() + retry_delay(job.attempts, first_seconds, cap_seconds)
-            job.dispatched_at = None
-            _release(job)
+            job.not_before = now() + leases.retry_delay(job.attempts, first_seconds, cap_seconds)
+            leases.release(job)
         return JobState(job.state)
 
 
 def _end(session: Session, job: Job, event: str, *, actor: str, detail: str | None = None) -> None:
     record(session, job, event, actor=actor, detail=detail)
     job.ended_at = now()
-    _release(job)
+    leases.release(job)
 
 
 def choose(database: Database, claimed: ClaimedJob) -> reconstructions.Verdict:
@@ -414,11 +392,10 @@ def finish_not_eligible(
         The job is no longer ours.
     """
     with database.transaction() as session:
-        job = _ours(session, claimed)
-        job.reason_code, job.reason = code[:64], reason
         return _finish(
-            session, job, "refuse", claimed, objects=objects, destinations=destinations, seconds=seconds
-        )
+            session, _ours(session, claimed), "refuse", claimed, why=(code, reason),
+            objects=objects, destinations=destinations, seconds=seconds,
+        )  # fmt: skip
 
 
 def finish_outdone(
@@ -437,9 +414,8 @@ def finish_outdone(
     """
     with database.transaction() as session:
         job = _ours(session, claimed)
-        job.reason_code, job.reason = reconstructions.REASON, verdict.reason
         job.chosen_series_uid = verdict.chosen
-        _finish(session, job, "refuse", claimed, seconds=seconds)
+        _finish(session, job, "refuse", claimed, why=(reconstructions.REASON, verdict.reason), seconds=seconds)
 
 
 def finish_failed(
@@ -458,10 +434,8 @@ def finish_failed(
         The job is no longer ours.
     """
     with database.transaction() as session:
-        job = _ours(session, claimed)
-        job.reason_code, job.reason = code[:64], reason
-        _finish(session, job, "fail", claimed, seconds=seconds)
-        alerts.raise_alert(session, "job_failed", job.id, f"{code}: {reason}")
+        _finish(session, _ours(session, claimed), "fail", claimed, why=(code, reason), seconds=seconds)
+        alerts.raise_alert(session, "job_failed", claimed.job_id, f"{code}: {reason}")
 
 
 def _finish(
@@ -470,12 +444,13 @@ def _finish(
     event: str,
     claimed: ClaimedJob,
     *,
+    why: tuple[str | None, str | None] = (None, None),
     objects: Sequence[NewObject] = (),
     destinations: Sequence[Destination] = (),
     seconds: Mapping[str, float] | None,
 ) -> list[int]:
-    if event == "score":
-        job.reason_code = job.reason = None
+    code, job.reason = why
+    job.reason_code = None if code is None else code[:64]
     job.seconds = dict(seconds or {})
     _end(session, job, event, actor=claimed.token)
     rows = [
@@ -500,7 +475,7 @@ def supersede(session: Session, job: Job, *, actor: str, detail: str) -> None:
     """End a job in favour of another one. What has not left stays here; what has left gets a successor."""
     record(session, job, "supersede", actor=actor, detail=detail)
     job.ended_at = job.ended_at or now()
-    _release(job)
+    leases.release(job)
     for kind in ("job_failed", "job_quarantined"):  # nobody need look at a part whose rest has come
         alerts.clear_alert(session, kind, job.id)
     objects = select(OutputObject.id).where(OutputObject.job_id == job.id)
@@ -519,13 +494,8 @@ def take_back_expired(database: Database, *, max_kills: int = MAX_KILLS) -> list
     """Take back jobs of dead workers, whose lease ran out; return the ids of those that wait again."""
     again = []
     with database.transaction() as session:
-        moment = now()
-        running = select(Job).where(Job.state == JobState.RUNNING).with_for_update(skip_locked=True)
-        for job in session.scalars(running):
+        for job in leases.expired(session, Job, state=JobState.RUNNING):
             dead = job.lease_owner
-            # A process of this host need not be waited for: whether it lives can be seen.
-            if (job.lease_until is None or job.lease_until >= moment) and not is_dead(dead):
-                continue
             job.kills += 1
             if job.kills >= max_kills:
                 job.reason_code = "quarantined"
@@ -535,8 +505,7 @@ def take_back_expired(database: Database, *, max_kills: int = MAX_KILLS) -> list
             else:
                 record(session, job, "lease_lost", actor="keeper", detail=f"{dead} died")
                 job.not_before = now()
-                job.dispatched_at = None
-                _release(job)
+                leases.release(job)
                 again.append(job.id)
     return again
 
@@ -546,17 +515,15 @@ def take_for_dispatch(
     *,
     older_than: datetime | None,
     limit: int = 200,
-    again: int = HINTS_AGAIN,
+    again: int = leases.HINTS_AGAIN,
     settle_seconds: float = 0.0,
 ) -> list[tuple[str, str]]:
     """Return (job id, lane) of due jobs without a fresh hint, and mark them as hinted now.
 
     Parameters
     ----------
-    older_than
-        A hint from before then is lost or far behind in the queue, and is sent again; None: none is.
-    limit, again
-        At most so many first hints, and repeated ones: the queue of busy workers must not fill with copies.
+    older_than, limit, again
+        As service.leases.take_for_hints.
     settle_seconds
         As `claim`.
     """
@@ -570,11 +537,7 @@ def take_for_dispatch(
             .order_by(Job.created_at)
             .with_for_update(skip_locked=True, of=Job)
         )
-        taken = list(session.scalars(due.where(Job.dispatched_at.is_(None)).limit(limit)))
-        if older_than is not None:
-            taken += session.scalars(due.where(Job.dispatched_at < older_than).limit(again))
-        for job in taken:
-            job.dispatched_at = moment
+        taken = leases.take_for_hints(session, Job, due, older_than=older_than, limit=limit, again=again)
         return [(job.id, job.lane) for job in taken]
 
 
@@ -630,7 +593,7 @@ def cancel(database: Database, job_id: str, actor: str) -> None:
         job = _existing(session, job_id)
         _operate(session, job, "cancel", actor)
         job.ended_at = now()
-        _release(job)
+        leases.release(job)
 
 
 def expedite(database: Database, job_id: str, actor: str) -> None:

@@ -16,8 +16,9 @@ from sqlalchemy import select
 
 from calcium.errors import AgatstonError
 from service import addresses, deliveries, scu
-from service.deliveries import ClaimedDelivery, DeliveryLostError
+from service.deliveries import ClaimedDelivery
 from service.dicomweb import storage as stow
+from service.leases import LeaseLostError
 from service.tables import Delivery, OutputObject, now
 from worker.lease import Renewal
 from worker.trouble import where
@@ -61,7 +62,7 @@ def deliver(node: WorkerNode, delivery_id: int) -> None:
     ):
         try:
             _deliver(node, claimed)
-        except DeliveryLostError as error:
+        except LeaseLostError as error:
             log.info("%s", error)
         except Exception as error:  # noqa: BLE001 (whatever it is, the row says so and is tried again)
             log.error("delivery %s: %s", delivery_id, where(error))  # noqa: TRY400 (its text may name a patient)
@@ -185,7 +186,7 @@ def switch_to_comprehensive_sr(node: WorkerNode, claimed: ClaimedDelivery, desti
     with node.database.transaction() as session:
         row = session.get(Delivery, claimed.delivery_id, with_for_update=True)
         if row is None or row.state != deliveries.SENDING or row.lease_owner != claimed.token:
-            raise DeliveryLostError(
+            raise LeaseLostError(
                 f"delivery {claimed.delivery_id} is no longer ours", uid=claimed.sop_instance_uid
             )
         other = session.scalars(

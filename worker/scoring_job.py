@@ -16,7 +16,8 @@ from calcium.errors import TransientError, WeightsError
 from models.results import Caution
 from service import deliveries, jobs, routing
 from service.database import UNAVAILABLE, DatabaseUnavailableError
-from service.jobs import ClaimedJob, LeaseLostError, NewObject
+from service.jobs import ClaimedJob, NewObject
+from service.leases import LeaseLostError
 from service.routing import NOT_ELIGIBLE
 from service.rules import Facts
 from service.tables import Job, Result

@@ -12,6 +12,7 @@ from sqlalchemy import select, update
 
 from service import deliveries
 from service.database import Database, upgrade
+from service.leases import LeaseLostError
 from service.tables import Alert, Delivery, now
 
 
@@ -64,7 +65,7 @@ def test_without_commitment_stored_is_delivered(database, delivery_id):
     done = row(database, delivery_id)
     assert done.state == "delivered"
     assert done.delivered_at is not None
-    with pytest.raises(deliveries.DeliveryLostError):
+    with pytest.raises(LeaseLostError):
         deliveries.record_stored(database, claimed)
 
 
@@ -126,7 +127,7 @@ def test_a_dead_senders_delivery_is_due_again(database, delivery_id):
     change(database, delivery_id, lease_until=now() - timedelta(seconds=1))
     assert deliveries.take_back_expired(database) == 1
     assert deliveries.due(database) == [delivery_id]
-    with pytest.raises(deliveries.DeliveryLostError):
+    with pytest.raises(LeaseLostError):
         deliveries.record_stored(database, claimed)
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import select, update
 from calcium.job import TRANSITIONS, JobState
 from service import beats, closing, deliveries, jobs
 from service.database import Database, upgrade
+from service.leases import LeaseLostError, retry_delay
 from service.settings import Destination
 from service.tables import Alert, Delivery, Instance, Job, JobEvent, OutputObject, Result, Series, now
 
@@ -160,13 +161,13 @@ def test_nothing_is_recorded_without_the_lease(database, settings):
         lambda: jobs.hand_back(database, lost),
         lambda: jobs.heartbeat(database, lost),
     ):
-        with pytest.raises(jobs.LeaseLostError):
+        with pytest.raises(LeaseLostError):
             late()
     with database.reading() as session:
         assert session.scalars(select(Result)).all() == []
         assert session.scalars(select(OutputObject)).all() == []
     jobs.finish_scored(database, again, result(), objects("sr3d"), (PACS,))
-    with pytest.raises(jobs.LeaseLostError):
+    with pytest.raises(LeaseLostError):
         jobs.finish_scored(database, again, result(), objects("sr3d"), (PACS,))
     assert row(database, job_id).kills == 1
 
@@ -211,7 +212,7 @@ def test_retries_wait_longer_and_end(database, settings):
             make_due(database, job_id)
     assert state == JobState.FAILED
     assert row(database, job_id).reason_code == "resources"
-    assert jobs.retry_delay(500).total_seconds() == jobs.RETRY_CAP_SECONDS
+    assert retry_delay(500, jobs.RETRY_FIRST_SECONDS, jobs.RETRY_CAP_SECONDS).total_seconds() == 3600
 
 
 def test_the_next_attempt_knows_why_the_last_one_failed(database, settings):
@@ -231,7 +232,7 @@ def test_a_cancelled_job_loses_its_worker(database, settings):
     job_id = new_job(database, settings)
     claimed = jobs.claim(database, job_id, "w")
     jobs.cancel(database, job_id, "operator")
-    with pytest.raises(jobs.LeaseLostError):
+    with pytest.raises(LeaseLostError):
         jobs.heartbeat(database, claimed)
     with pytest.raises(jobs.NotAllowedError):
         jobs.cancel(database, job_id, "operator")
@@ -278,7 +279,7 @@ def test_later_slices_supersede(database, settings, state):
     job = jobs.claim(database, second, "w")
     assert (job.revision, len(job.keys)) == (2, 5)
     if state == "running":
-        with pytest.raises(jobs.LeaseLostError):
+        with pytest.raises(LeaseLostError):
             jobs.finish_scored(database, claimed, result(), objects("sr3d"), (PACS,))
     if state == "scored":
         # What reached an archive is named as predecessor; what did not leave stays here.

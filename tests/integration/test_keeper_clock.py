@@ -10,7 +10,8 @@ from receiving import ct_series, receiver
 from rows import add_job
 from sqlalchemy import select, update
 
-from service import deliveries, jobs, keeper, reconcile
+from service import deliveries, jobs, keeper, leases, reconcile
+from service.leases import LeaseLostError
 from service.tables import Delivery, Job, Lock, Series, now
 
 DAY = timedelta(days=1)
@@ -66,12 +67,12 @@ def test_a_clock_that_is_set_forward_costs_an_attempt_and_nothing_else(tmp_path,
         with node.database.transaction() as session:
             job_id = add_job(session, state="waiting", delivery=None).id
         slow = jobs.claim(node.database, job_id, "worker@elsewhere:1")
-        for module in (jobs, keeper):
+        for module in (jobs, keeper, leases):
             monkeypatch.setattr(module, "now", lambda: now() + DAY)
         # Its lease seems to have run out: another worker gets the job, and the first can record nothing.
         assert jobs.take_back_expired(node.database) == [job_id]
         second = jobs.claim(node.database, job_id, "worker@elsewhere:2")
-        with pytest.raises(jobs.LeaseLostError):
+        with pytest.raises(LeaseLostError):
             jobs.finish_not_eligible(node.database, slow, "contrast", "contrast")
         jobs.finish_not_eligible(node.database, second, "contrast", "contrast")
         with node.database.reading() as session:
