@@ -37,14 +37,16 @@ def timed(action: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def scan_of(slices: int, seed: int = 1) -> PhantomScan:
-    """Return a simulated scan of exactly so many slices around the heart."""
+def scan_of(slices: int, seed: int = 1, calcium: str = "auto") -> PhantomScan:
+    """Return a simulated scan of exactly so many slices around the heart; `calcium` as PhantomConfig."""
     from calcium.geometry import VolumeGeometry  # noqa: PLC0415
     from calcium.volume import CTVolume  # noqa: PLC0415
     from models.training.phantom import PhantomConfig, make_scan  # noqa: PLC0415
 
     thickness = 1.0 if slices > 150 else 3.0
-    scan = make_scan(seed, config=PhantomConfig(thickness_mm=thickness, z_coverage="neck_to_abdomen"))
+    scan = make_scan(
+        seed, config=PhantomConfig(thickness_mm=thickness, z_coverage="neck_to_abdomen", calcium=calcium)
+    )
     volume = scan.volume
     middle = volume.geometry.to_index(scan.heart_box.low)[0] + volume.geometry.to_index(scan.heart_box.high)[0]
     first = min(max(0, int(middle / 2 - slices / 2)), volume.geometry.shape[0] - slices)
