@@ -41,7 +41,7 @@ def run(name, *arguments):
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scan")
-    return folder, write_dicom(scan_of(80), folder)
+    return folder, write_dicom(scan_of(80, calcium="high"), folder)
 
 
 def destinations(pacs, second):
@@ -101,7 +101,10 @@ def test_pulled_from_orthanc_scored_and_delivered_to_it_and_to_dcmqrscp(tmp_path
 
         report = pydicom.dcmread(ours[SR_3D])
         read = sr_reader.read(report)
-        assert read.totals.numbers["SCT", "450360000"] == result["agatston"]
+        assert read.totals.numbers["SCT", "450360000"] == result["agatston"] > 100
+        assert [one.numbers["99AGATSTON", "SLICE-AGATSTON"] for one in read.slices] == [
+            one["agatston"] for one in result["slice_scores"] if one["agatston"] >= 0.005
+        ]
         assert read.totals.numbers["DCM", "122660"] == result["volume_mm3"]
         assert read.totals.pictures == [str(pydicom.dcmread(ours[SC]).SOPInstanceUID)]
         copies = [path for path in second.folder.rglob("*") if path.is_file() and path.name != "index.dat"]
