@@ -292,6 +292,7 @@ class SeriesOut(_Answer):
     series_instance_uid: str
     calling_ae: str
     called_ae: str
+    address: str | None
     instances: int
     expected_instances: int | None
     first_received_at: datetime
@@ -308,6 +309,7 @@ class SeriesOut(_Answer):
             series_instance_uid=row.series_instance_uid,
             calling_ae=row.calling_ae,
             called_ae=row.called_ae,
+            address=row.address,
             instances=instances,
             expected_instances=row.expected_instances,
             first_received_at=row.first_received_at,
