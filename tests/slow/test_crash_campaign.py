@@ -110,6 +110,7 @@ def test_nothing_is_lost_whatever_is_killed(tmp_path, stage):
             faults.append(f"logs in {keep}")
         under_fire.ending.set()
         browser.join()
+        peers.wait_for(under_fire.up, seconds=120, what="all processes, which were killed a moment ago")
         codes = under_fire.stop()
     assert faults == []
     assert under_fire.tally.api_answers["500"] == 0

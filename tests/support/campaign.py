@@ -58,6 +58,7 @@ class Mortal:
 
     def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
         self._command, self._environment, self._log = command, environment, log
+        self._told = 0  # size of the log when it was started last
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -70,10 +71,15 @@ class Mortal:
         if self.running:
             return
         with self._log.open("ab") as output:
+            self._told = self._log.stat().st_size
             self.process = subprocess.Popen(
                 self._command, env=self._environment, stdout=output, stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
             )  # fmt: skip
+
+    def said(self, text: str) -> bool:
+        """Whether its log holds a text since it was started last."""
+        return text.encode() in self._log.read_bytes()[self._told :]
 
     def kill(self) -> None:
         """kill -9."""
@@ -250,6 +256,11 @@ class Campaign:
         for process in self.node.values():
             process.start()
         peers.wait_for(lambda: peers.listens(self.port), seconds=120, what=f"the SCP; see {self.home}")
+
+    def up(self) -> bool:
+        """Whether all serve: before that a process has no handler for SIGTERM, and no work to hand back."""
+        served = peers.listens(self.port) and peers.listens(self.http_port)
+        return served and all(self.node[role].said(" works on ") for role in ("worker", "sender"))
 
     def stop(self) -> dict[str, int | None]:
         """End all in order; return the exit codes."""
