@@ -54,6 +54,14 @@ def test_the_page_says_it_all(result, tmp_path):
         assert expected in text, expected
 
 
+def test_the_number_on_a_slice_is_no_number_of_a_slice(result):
+    with picture._style():
+        page = picture._page(result, DEVICE, "series 1")
+    told = [text.get_text() for text in page.findobj(Text)]
+    for letter, score in zip("ABC", picture.contributing(result), strict=True):
+        assert f"{letter}  slice score {picture.format_score(score.agatston)}" in told
+
+
 def test_no_cautions_no_interval_no_heat_map(result, tmp_path):
     text = words(replace(result, cautions=(), agatston_interval=None, heat_map=None), tmp_path)
     assert "none" in text

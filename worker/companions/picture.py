@@ -231,7 +231,8 @@ def _axial_row(figure: Figure, result: ScoringResult, shown: tuple[SliceScore, .
         )
         _heat(axes, result, index, view)
         _axial_box(axes, result.heart_box, volume.geometry, view)
-        text = f"slice {format_score(score.agatston)}" if scores(score) else "slice 0"
+        # Not "slice 87": that would be read as its number.
+        text = f"slice score {format_score(score.agatston)}" if scores(score) else "slice score 0"
         _label(axes, 0.03, 0.97, f"{LABELS[place]}  {text}", size=NORMAL, va="top", weight="bold")
         _label(axes, 0.97, 0.03, f"z {score.z_mm:.1f} mm", size=SMALL, ha="right")
         _label(axes, 0.03, 0.03, "R", size=SMALL)
