@@ -8,12 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy import ndimage
 
-from calcium.agatston import credit_map
-from calcium.heart_checks import METAL_HU
 from models.attention import joint_response
-from models.lesions import certain_lesions
+from models.lesions import certain_lesions, without_metal
 from models.networks.regressor import Regressor
 from models.networks.weigher import Weigher
 from models.preprocess import Samples, averaging, plane, regressor_input, weigher_input
@@ -96,6 +93,7 @@ def weigh(
     spread = np.zeros_like(credit)
     spread[given.index] = given.to_voxels(weights)
     geometry = crop.volume.geometry
+    spread = without_metal(spread, credit, crop.volume.hu)
     decided = certain_lesions(spread, credit, geometry.voxel_volume_mm3, first.config.certain)[inside.slices]
     candidates = credit[inside.slices]
     credited = decided * candidates
@@ -173,20 +171,6 @@ def _joint_response(
     scale = scores[scored] / np.where(mass > 0, mass, 1)
     response[scored] = joint * scale.astype(np.float32)[:, None, None]
     return response
-
-
-def credit_of(crop: HeartCrop) -> Float:
-    """Return what classical scoring would credit each voxel of the box, float32, shape of the crop.
-
-    Components that reach METAL_HU get none: no reader scores a clip, a wire or a lead.
-    """
-    credit = credit_map(crop.volume, crop.box)
-    hu = crop.volume.hu
-    if hu[credit > 0].max(initial=0) >= METAL_HU:
-        components, count = ndimage.label(credit > 0, np.ones((3, 3, 3)))
-        peaks = ndimage.maximum(hu, components, np.arange(count + 1))
-        credit[(peaks >= METAL_HU)[components] & (components > 0)] = 0
-    return credit
 
 
 # architecture of the scorer (models.weightset.WeightSet.scorer) -> what makes its estimate

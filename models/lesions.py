@@ -1,4 +1,4 @@
-"""Which of the lesions that a weigher finds are certain enough to count."""
+"""Which of what a weigher finds counts: no metal, and of lesions those that are certain enough."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from calcium.agatston import MINIMUM_LESION_MM3, VOLUME_FUZZ_MM3
+from calcium.heart_checks import METAL_HU
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,6 +17,30 @@ if TYPE_CHECKING:
 
 INSIDE = 0.5  # weight from which a voxel belongs to a lesion
 NEIGHBOURS = np.ones((3, 3, 3))  # 26-connected, as the reference method's lesions
+
+
+def without_metal(weights: Float, credit: Float, hu: NDArray[np.int16]) -> Float:
+    """Return weights without the components that reach METAL_HU, unless most of their credit is coronary.
+
+    Clips, wires and leads shine beyond their edges, and some voxels of that light may look coronary; the whole
+    does not. The densest plaques reach METAL_HU too: their weights are high throughout.
+
+    Parameters
+    ----------
+    weights, credit
+        As for `certain_lesions`.
+    hu
+        int16, same shape.
+    """
+    if hu[credit > 0].max(initial=0) < METAL_HU:
+        return weights
+    components, count = ndimage.label(credit > 0, NEIGHBOURS)
+    numbers = np.arange(count + 1)
+    whole = ndimage.sum_labels(credit, components, numbers)
+    coronary = ndimage.sum_labels(weights * credit, components, numbers)
+    metal = (ndimage.maximum(hu, components, numbers) >= METAL_HU) & (coronary < INSIDE * whole)
+    metal[0] = False  # outside of all components
+    return np.where(metal[components], np.float32(0), weights)
 
 
 def certain_lesions(weights: Float, credit: Float, voxel_mm3: float, certain: float) -> Float:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from calcium.agatston import AGATSTON_SLICE_MM
+from calcium.agatston import AGATSTON_SLICE_MM, credit_map
 from calcium.errors import NotEligibleError
 from calcium.geometry import BoxMm, VoxelBox
 from calcium.heart_checks import NOISE_LIMIT_HU, check_heart
 from calcium.resample import resample
 from models.device import Runner
-from models.estimators import ESTIMATORS, credit_of
+from models.estimators import ESTIMATORS
 from models.heart import LocalizerConfig, locate
 from models.options import ScoringOptions
 from models.preprocess import heart_crop
@@ -94,7 +94,7 @@ class Scorer:
             if findings.refusal is not None:
                 raise NotEligibleError(findings.refusal.code, findings.refusal.text)
             crop = heart_crop(resampled, self._region(box))
-            credit = credit_of(crop)
+            credit = credit_map(crop.volume, crop.box)
         with torch.no_grad(), _timed(seconds, "score"):
             estimate = self._estimate(
                 self.weights.networks, crop, credit, self._runner, heat_map=self.options.heat_map

@@ -73,7 +73,7 @@ def _crops(args: argparse.Namespace, options: ScoringOptions) -> None:
         paths, title = sorted(args.cache.glob("[!.]*.npz")), f"cached cases of {args.cache.name}"
     else:
         folder = (args.work or home() / "training") / f"evaluation-{words}"
-        tasks = dataset.tasks(args.seed, args.simulated, "heart", shifted=args.shifted)
+        tasks = dataset.tasks(args.seed, args.simulated, "heart", "shifted" if args.shifted else "training")
         cache.fill(folder, dataset.case_of, tasks, processes=args.processes, progress=not args.quiet)
         paths = [folder / f"{name}.npz" for name, _ in tasks]
         title = f"{len(paths)} simulated heart crops, {words} distribution, reference boxes off by 3 mm"

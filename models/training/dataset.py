@@ -20,11 +20,14 @@ from models.training.augmentation import CORONARY
 from models.training.cache import MARGIN_MM, CachedCase, crop
 from models.training.phantom import PhantomConfig, make_scan
 from models.training.real_anatomy import AugmentConfig, RealCase, augment_case, load_real_cases
+from models.training.sketch import SketchConfig, make_sketch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from models.training.phantom import PhantomScan
 
 AORTA, VALVE, OTHER, METAL = 4, 5, 6, 8
 # Simulated around the box: the cache's margin and a little more.
@@ -45,21 +48,40 @@ class SimulatedTask:
         ``heart``: only the heart and its margin, for the networks that score; ``localizer``: a whole scan
         with few pixels and no crop; ``whole``: a whole scan at full resolution, with crop and coarse grid.
     distribution
-        ``training`` or ``shifted``.
+        ``training`` or ``shifted``; ``sketch`` for the second, crude simulator.
     """
 
     seed: int
     part: Literal["heart", "localizer", "whole"] = "heart"
-    distribution: Literal["training", "shifted"] = "training"
+    distribution: Literal["training", "shifted", "sketch"] = "training"
 
     @property
     def name(self) -> str:
         """Unique name in a cache."""
         return f"{self.distribution}-{self.part}-{self.seed:07d}"
 
+    def scan(self) -> PhantomScan:
+        """Return the scan."""
+        if self.distribution == "sketch":
+            return make_sketch(self.seed, config=self.sketch)
+        return make_scan(self.seed, config=self.config)
+
+    @property
+    def sketch(self) -> SketchConfig:
+        """What the second simulator is asked for."""
+        if self.part == "heart":
+            return SketchConfig(crop_to_heart=CROP_TO_HEART_MM)
+        if self.part == "whole":
+            return SketchConfig()
+        rng = np.random.default_rng([self.seed, 5])
+        return SketchConfig(
+            pixel_mm=float(rng.uniform(2.4, 3.0)), thickness_mm=3.0, contrast=bool(rng.random() < 0.3)
+        )
+
     @property
     def config(self) -> PhantomConfig:
-        """What the simulator is asked for."""
+        """What the first simulator is asked for."""
+        assert self.distribution != "sketch"
         if self.part == "heart":
             return PhantomConfig(distribution=self.distribution, crop_to_heart=CROP_TO_HEART_MM)
         if self.part == "whole":
@@ -84,7 +106,7 @@ class SimulatedTask:
 
 def case_of(task: SimulatedTask) -> CachedCase:
     """Simulate a scan and return what is kept of it."""
-    scan = make_scan(task.seed, config=task.config)
+    scan = task.scan()
     # On the localiser's grid, unless only the heart was made.
     small, grid = (np.zeros((0, 0, 0), np.int16), None) if task.part == "heart" else coarse(scan.resampled)
     place, geometry = crop(scan.resampled, scan.heart_box)
@@ -261,10 +283,12 @@ def facts(
 
 
 def tasks(
-    first_seed: int, count: int, part: Literal["heart", "localizer", "whole"], *, shifted: bool = False
+    first_seed: int,
+    count: int,
+    part: Literal["heart", "localizer", "whole"],
+    distribution: Literal["training", "shifted", "sketch"] = "training",
 ) -> list[tuple[str, SimulatedTask]]:
     """Return (name, task) for consecutive seeds."""
-    distribution: Literal["training", "shifted"] = "shifted" if shifted else "training"
     made = [SimulatedTask(seed, part, distribution) for seed in range(first_seed, first_seed + count)]
     return [(task.name, task) for task in made]
 

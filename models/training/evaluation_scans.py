@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from calcium.agatston import AGATSTON_SLICE_MM
+from calcium.agatston import AGATSTON_SLICE_MM, credit_map
 from calcium.errors import AgatstonError
 from calcium.geometry import BoxMm
 from calcium.resample import INCREMENT_MM
@@ -18,7 +18,7 @@ from calcium.risk import RiskGroup
 from calcium.series import read_series
 from calcium.volume import CTVolume
 from models.device import Runner
-from models.estimators import ESTIMATORS, credit_of
+from models.estimators import ESTIMATORS
 from models.preprocess import heart_crop
 from models.training.augmentation import CORONARY
 from models.training.dataset import AORTA, VALVE, SimulatedTask, facts
@@ -105,7 +105,7 @@ def score_case(
     """
     volume = CTVolume(case.hu, case.geometry, 3.0)
     crop = heart_crop(volume, jittered(case.heart_box, int(case.description.get("seed", 0))))
-    credit = credit_of(crop)
+    credit = credit_map(crop.volume, crop.box)
     agatston, volumes = {}, {}
     shares, interval = None, None
     for name, weights in sets.items():

@@ -281,6 +281,7 @@ def train(
     loop: LoopOptions,
     options: LocalizerOptions | None = None,
     config: SliceClassifierConfig | None = None,
+    start: dict[str, Tensor] | None = None,
     resume: bool = False,
     progress: bool = True,
 ) -> tuple[nn.ModuleDict, dict[str, Any]]:
@@ -294,12 +295,16 @@ def train(
         For checkpoint and curves.
     loop, options, config
         How, on what, and which networks.
+    start
+        Weights to begin with (fine-tuning); random when None.
     resume, progress
         See models.training.loop.fit.
     """
     torch.manual_seed(loop.seed)
     options, config = options or LocalizerOptions(), config or SliceClassifierConfig()
     networks = nn.ModuleDict({name: SliceClassifier(config) for name in AXES})
+    if start is not None:
+        networks.load_state_dict(start)
     networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     sampler = Sampler(training, options, config, loop.seed)
     record = fit(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from calcium.agatston import AGATSTON_SLICE_MM
+from calcium.agatston import AGATSTON_SLICE_MM, credit_map
 from calcium.errors import SettingsError
 from calcium.resample import INCREMENT_MM
 from calcium.volume import CTVolume
 from models.device import Runner
-from models.estimators import credit_of, weigh
+from models.estimators import weigh
 from models.networks.localizer import SliceClassifier
 from models.networks.regressor import TARGETS, Regressor, RegressorConfig
 from models.networks.weigher import Weigher
@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 # Seeds of simulated scans: training from 1, validation from here; evaluation has others (evaluation_scans).
 VALIDATION_SEED = 500_001
 REAL_VALIDATION_SEED = 900_001
+# The localiser draws so many sketches for each simulated scan.
+SKETCH_SHARE = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +55,14 @@ class Recipe:
     ----------
     simulated, validation
         Simulated heart crops for training and for validation.
+    sketches
+        Heart crops of the second, crude simulator, for training the weigher.
     real_each, real_validation_each
         Scans made from each real series.
     localizer_scans, localizer_validation
         Simulated whole scans for the localiser.
+    localizer_sketches
+        Whole scans of the second simulator, for its training.
     localizer_epochs, localizer_steps
         Of each axis.
     weigher_epochs, weigher_steps
@@ -71,10 +77,12 @@ class Recipe:
 
     simulated: int
     validation: int
+    sketches: int
     real_each: int
     real_validation_each: int
     localizer_scans: int
     localizer_validation: int
+    localizer_sketches: int
     localizer_epochs: int
     localizer_steps: int
     weigher_epochs: int
@@ -101,10 +109,12 @@ RECIPES = {
     "paper": Recipe(
         simulated=772,
         validation=386,
+        sketches=200,
         real_each=100,
         real_validation_each=10,
         localizer_scans=400,
         localizer_validation=60,
+        localizer_sketches=400,
         localizer_epochs=30,
         localizer_steps=300,
         weigher_epochs=60,
@@ -114,10 +124,12 @@ RECIPES = {
     "small": Recipe(
         simulated=120,
         validation=40,
+        sketches=40,
         real_each=24,
         real_validation_each=2,
         localizer_scans=40,
         localizer_validation=8,
+        localizer_sketches=120,
         localizer_epochs=8,
         localizer_steps=60,
         weigher_epochs=16,
@@ -130,10 +142,12 @@ RECIPES = {
     "tiny": Recipe(
         simulated=8,
         validation=3,
+        sketches=3,
         real_each=1,
         real_validation_each=0,
         localizer_scans=4,
         localizer_validation=2,
+        localizer_sketches=4,
         localizer_epochs=2,
         localizer_steps=10,
         weigher_epochs=3,
@@ -194,6 +208,8 @@ def make_data(job: Job, part: str) -> None:
     if part == "heart":
         heart = dataset.tasks(1, recipe.simulated, "heart")
         cache.fill(job.work / "simulated", dataset.case_of, heart, **how)  # type: ignore[arg-type]
+        crude = dataset.tasks(1, recipe.sketches, "heart", "sketch")
+        cache.fill(job.work / "sketches", dataset.case_of, crude, **how)  # type: ignore[arg-type]
         held = dataset.tasks(VALIDATION_SEED, recipe.validation, "heart")
         cache.fill(job.work / "simulated-validation", dataset.case_of, held, **how)  # type: ignore[arg-type]
         if job.real is not None:
@@ -204,6 +220,8 @@ def make_data(job: Job, part: str) -> None:
     else:
         whole = dataset.tasks(1, recipe.localizer_scans, "localizer")
         cache.fill(job.work / "localizer", dataset.case_of, whole, **how)  # type: ignore[arg-type]
+        crude = dataset.tasks(1, recipe.localizer_sketches, "localizer", "sketch")
+        cache.fill(job.work / "localizer-sketches", dataset.case_of, crude, **how)  # type: ignore[arg-type]
         held = dataset.tasks(VALIDATION_SEED, recipe.localizer_validation, "localizer")
         cache.fill(job.work / "localizer-validation", dataset.case_of, held, **how)  # type: ignore[arg-type]
         if job.real is not None:
@@ -240,20 +258,18 @@ def train_localizer(job: Job) -> nn.ModuleDict:
     """Train the three slice classifiers."""
     make_data(job, "localizer")
     training = localizer_training.of_cache(cache.load_all(job.work / "localizer"))
+    crude = localizer_training.of_cache(cache.load_all(job.work / "localizer-sketches"))
     validation = localizer_training.of_cache(cache.load_all(job.work / "localizer-validation"))
+    sketch_share = SKETCH_SHARE * len(training) / max(1, len(crude))
     if job.real is not None:
         real = localizer_training.of_cache(cache.load_all(job.work / "original"))
         boxes = job.real / "contrast-lowres"
         real += localizer_training.of_boxes(boxes) if boxes.is_dir() else []
         # Half of what is drawn is real.
-        share = len(training) / max(1, len(real))
-        training += [
-            localizer_training.CoarseScan(s.name, s.patient, s.hu, s.geometry, s.box, share)
-            for s in real
-            if s.patient not in job.hold_out
-        ]
+        share = (1 + SKETCH_SHARE) * len(training) / max(1, len(real))
+        training += [replace(scan, share=share) for scan in real if scan.patient not in job.hold_out]
     networks, record = localizer_training.train(
-        training,
+        training + [replace(scan, share=sketch_share) for scan in crude],
         validation,
         job.work / folder_of("localizer", job.seed),
         loop=LoopOptions(
@@ -285,6 +301,7 @@ def train_weigher(job: Job, start: Path | None = None) -> tuple[Weigher, Calibra
     """
     make_data(job, "heart")
     training, validation = heart_cases(job)
+    training += cache.load_all(job.work / "sketches")
     name = folder_of("weigher", job.seed) + "".join(f"-without-{patient}" for patient in job.hold_out)
     network, record = weigher_training.train(
         training,
@@ -318,7 +335,8 @@ def calibrate(
     for case in cases:
         crop = heart_crop(CTVolume(case.hu, case.geometry, 3.0), case.heart_box)
         with torch.inference_mode():
-            estimate = weigh({"weigher": members}, crop, credit_of(crop), runner, heat_map=False)
+            credit = credit_map(crop.volume, crop.box)
+            estimate = weigh({"weigher": members}, crop, credit, runner, heat_map=False)
         predicted.append(float(estimate.agatston.sum()) * INCREMENT_MM / AGATSTON_SLICE_MM)
     try:
         return fit([case.agatston for case in cases], predicted)

@@ -19,8 +19,7 @@ from torch.nn import functional
 from calcium.agatston import AGATSTON_SLICE_MM, credit_map
 from calcium.resample import INCREMENT_MM
 from calcium.volume import CTVolume
-from models.estimators import credit_of
-from models.lesions import certain_lesions
+from models.lesions import certain_lesions, without_metal
 from models.networks.weigher import Weigher, WeigherConfig
 from models.preprocess import WeigherInput, heart_crop, weigher_input
 from models.training.augmentation import (
@@ -308,7 +307,7 @@ def weigh(
         Slices at once.
     """
     place = heart_crop(volume, box)
-    credit = credit_of(place)
+    credit = credit_map(place.volume, place.box)
     weights = np.zeros_like(credit)
     if not credit.any():
         return Weights(weights, credit), place
@@ -321,7 +320,7 @@ def weigh(
         with torch.autocast(device, dtype=half, enabled=half is not None):
             logits = network(images, torch.from_numpy(given.places[part]).to(device), cubes)[:, 0]
         weights[given.index[part]] = given.to_voxels(torch.sigmoid(logits.float()).cpu().numpy())
-    found = np.where(credit > 0, weights, np.float32(0))
+    found = without_metal(np.where(credit > 0, weights, np.float32(0)), credit, place.volume.hu)
     voxel_mm3 = place.volume.geometry.voxel_volume_mm3
     return Weights(certain_lesions(found, credit, voxel_mm3, network.config.certain), credit), place
 

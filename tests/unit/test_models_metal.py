@@ -1,27 +1,44 @@
-"""Metal gets no credit: clips, wires and leads are not calcium."""
+"""Metal gets no credit: clips, wires and leads are not calcium; the densest plaques are."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from calcium.agatston import credit_map
-from calcium.geometry import BoxMm, VolumeGeometry
 from calcium.heart_checks import METAL_HU
-from calcium.volume import CTVolume
-from models.estimators import credit_of
-from models.preprocess import heart_crop
+from models.lesions import without_metal
 
 
-def test_a_component_that_reaches_metal_gets_no_credit_and_its_neighbour_keeps_it():
+@pytest.fixture
+def scene():
+    """A dense plaque and a clip: HU, credit, and where each lies."""
     hu = np.full((12, 64, 64), 40, np.int16)
-    hu[4:7, 20:24, 20:24] = METAL_HU - 1  # dense calcium
-    hu[4:7, 40:46, 40:46] = 400  # the blur around a clip ...
-    hu[5, 42, 42] = METAL_HU  # ... and the clip
-    volume = CTVolume(hu, VolumeGeometry((0, 0, 0), (1.5, 1.0, 1.0), hu.shape), 3.0)
-    crop = heart_crop(volume, BoxMm((5, 5, 1), (60, 60, 15)))
-    plain, credit = credit_map(crop.volume, crop.box), credit_of(crop)
-    dense = crop.volume.hu == METAL_HU - 1
-    assert plain[crop.volume.hu == 400].all()
-    assert np.array_equal(credit[dense], plain[dense])
-    assert credit[dense].all()
-    assert not credit[~dense].any()
+    plaque, clip = np.zeros(hu.shape, bool), np.zeros(hu.shape, bool)
+    plaque[4:7, 20:24, 20:24] = True
+    clip[4:7, 40:46, 40:46] = True
+    hu[plaque | clip] = 400
+    hu[5, 22, 22] = hu[5, 42, 42] = METAL_HU
+    return hu, np.where(hu >= 130, hu / 100, 0).astype(np.float32), plaque, clip
+
+
+def test_a_component_that_reaches_metal_counts_only_where_most_of_it_looks_coronary(scene):
+    hu, credit, plaque, clip = scene
+    weights = np.where(plaque, 0.9, 0).astype(np.float32)
+    weights[4, 40:46, 40:46] = 0.8  # the light around a clip, in one of its slices
+    found = without_metal(weights, credit, hu)
+    assert np.array_equal(found[plaque], weights[plaque])
+    assert not found[clip].any()
+
+
+def test_below_metal_nothing_changes(scene):
+    hu, credit, _, _ = scene
+    weights = np.where(credit > 0, 0.3, 0).astype(np.float32)
+    assert np.array_equal(without_metal(weights, credit, np.minimum(hu, METAL_HU - 1)), weights)
+
+
+def test_metal_without_credit_does_not_matter(scene):
+    hu, credit, plaque, clip = scene
+    hu[plaque] = 400
+    credit[clip] = 0
+    weights = np.where(plaque, 0.3, 0).astype(np.float32)
+    assert np.array_equal(without_metal(weights, credit, hu), weights)
