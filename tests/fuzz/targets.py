@@ -255,7 +255,9 @@ def _node() -> Iterator[Receiver]:
 class _Sender:
     """Stands for the association of a handler's event."""
 
-    requestor = SimpleNamespace(ae_title="SCANNER", primitive=SimpleNamespace(called_ae_title="AGATSTON"))
+    requestor = SimpleNamespace(
+        ae_title="SCANNER", address="127.0.0.1", primitive=SimpleNamespace(called_ae_title="AGATSTON")
+    )
     is_established = False
 
 
