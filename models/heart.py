@@ -45,6 +45,9 @@ class LocalizerConfig:
         Sizes (x, y, z) that an adult heart can have; others are not one.
     grow_mm
         Added to each face (x, y, z): what the networks' boxes lack on validation scans.
+    rise_mm
+        Added to the upper face (z): readers' heart masks reach higher than boxes that end below the
+        bifurcation of the pulmonary trunk (docs/decisions/0012).
     score_margin_mm
         Added to each face (x, y, z) of the region that is scored, so that calcium at the box's faces counts.
     cut
@@ -59,6 +62,7 @@ class LocalizerConfig:
     shortest_mm: tuple[float, float, float] = (70.0, 55.0, 50.0)
     longest_mm: tuple[float, float, float] = (220.0, 200.0, 200.0)
     grow_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    rise_mm: float = 0.0
     score_margin_mm: tuple[float, float, float] = (3.0, 3.0, 3.0)
     cut: float = 0.8
 
@@ -213,6 +217,7 @@ def box_of(
                 f"{config.shortest_mm[place]:.0f} to {config.longest_mm[place]:.0f} mm",
             )
         grow = config.grow_mm[place]
+        rise = config.rise_mm if axis == "axial" else 0.0
         low.append(max(float(at[0]) - step / 2, float(at[0]) + run[0] * step - grow))
-        high.append(min(float(at[-1]) + step / 2, float(at[0]) + run[1] * step + grow))
+        high.append(min(float(at[-1]) + step / 2, float(at[0]) + run[1] * step + grow + rise))
     return BoxMm((low[0], low[1], low[2]), (high[0], high[1], high[2]))

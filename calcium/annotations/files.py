@@ -44,6 +44,8 @@ def read_labels(path: Path, volume: CTVolume, names: Mapping[str, int] | None = 
     AnnotationError
         None of these formats, or a fault that the reader of the format names.
     """
+    if not path.is_file():
+        raise AnnotationError(f"{path.name} is no file")
     name = path.name.lower()
     if name.endswith(PLISTS):
         return read_plist(path, volume, names)

@@ -68,6 +68,39 @@ def read_label_map(
     return onto(labels, source, geometry)
 
 
+def read_image(path: Path) -> tuple[NDArray[np.int16], VolumeGeometry]:
+    """Read a CT image that is no DICOM series (orCaScore: ``*cti.mhd``).
+
+    Parameters
+    ----------
+    path
+        As for `read_label_map`; values are HU.
+
+    Returns
+    -------
+    hu, geometry
+        int16, (slice, row, column), and its grid, LPS mm.
+
+    Raises
+    ------
+    AnnotationError
+        Not readable, not axial, or values that no CT has.
+    """
+    try:
+        image = SimpleITK.ReadImage(str(path))
+        if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+            raise AnnotationError(f"{path.name} is no image of three axes")
+        image = _canonical(image, path)
+        array = np.rint(SimpleITK.GetArrayFromImage(image))
+    except RuntimeError as error:
+        raise AnnotationError(f"{path.name} is not readable as an image") from error
+    limits = np.iinfo(np.int16)
+    if not np.isfinite(array).all() or array.min() < limits.min or array.max() > limits.max:
+        raise AnnotationError(f"{path.name} holds values that are no HU")
+    dx, dy, dz = image.GetSpacing()
+    return array.astype(np.int16), VolumeGeometry(image.GetOrigin(), (dz, dy, dx), array.shape)
+
+
 def _canonical(image: SimpleITK.Image, path: Path) -> SimpleITK.Image:
     """Turn an axial image to canonical axes: slices along +z, rows along +y, columns along +x."""
     turned = SimpleITK.DICOMOrient(image, "LPS")

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import argparse
 import logging
+import multiprocessing
 import os
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
 from tqdm import tqdm
 
 from calcium.configuration import home
-from calcium.errors import SettingsError
+from calcium.errors import AgatstonError, SettingsError
 from models.device import Runner
 from models.options import DEVICES, ScoringOptions
 from models.scoring import Scorer
-from models.training import cache, dataset, evaluation_scans
+from models.training import attention_pictures, cache, dataset, evaluation_scans, own_data
 from models.training.evaluation_report import DEFAULT, write
-from models.training.statistics import wilson
 from models.weightset import bundled, load_weights
 
 if TYPE_CHECKING:
-    from models.training.evaluation import ScanRecord
+    from collections.abc import Callable
+
+Found = TypeVar("Found")
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +35,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     parser.add_argument("--simulated", type=int, metavar="N", help="N simulated heart crops (kept in WORK)")
     parser.add_argument("--whole", type=int, metavar="N", help="N whole simulated scans, heart box included")
+    parser.add_argument(
+        "--localizer", type=int, metavar="N", help="heart boxes of N simulated scans of all coverages"
+    )
     parser.add_argument("--shifted", action="store_true", help="simulate another distribution than training's")
     parser.add_argument("--folder", type=Path, help="series on disk, each with reference/reference.json")
+    parser.add_argument("--own", type=Path, metavar="LIST.csv", help="a site's own scans (docs/training.md)")
+    parser.add_argument(
+        "--part", choices=(*own_data.PARTS, "all"), default="test", help="of the site's scans; default: test"
+    )
     parser.add_argument("--cache", type=Path, help="a folder of cached cases")
     parser.add_argument("--weights", help="a folder or a bundled set; default: AGATSTON_WEIGHTS")
     parser.add_argument("--all-networks", action="store_true", help="every bundled set in the tables, too")
+    parser.add_argument(
+        "--pictures", type=int, default=4, metavar="N", help="scans in the picture of attention; default: 4"
+    )
     parser.add_argument(
         "--seed", type=int, default=evaluation_scans.EVALUATION_SEED, help="first simulated seed"
     )
@@ -49,8 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score the scans and write the report; return 0, or 1 when a real series is scored wrong."""
-    if not (args.simulated or args.whole or args.folder or args.cache):
-        raise SettingsError("nothing to evaluate: give --simulated, --whole, --folder or --cache")
+    if not (args.simulated or args.whole or args.localizer or args.folder or args.cache or args.own):
+        raise SettingsError(
+            "nothing to evaluate: give --simulated, --whole, --localizer, --folder, --own or --cache"
+        )
     options = ScoringOptions.read()
     options = replace(
         options, weights=args.weights or options.weights, device=args.device or options.device, heat_map=False
@@ -61,6 +76,10 @@ def run(args: argparse.Namespace) -> int:
         _crops(args, options)
     if args.whole:
         _whole(args, options)
+    if args.localizer:
+        _localizer(args, options)
+    if args.own:
+        _own(args, options)
     if args.folder:
         wrong = _folder(args, options)
     return 1 if wrong else 0
@@ -88,26 +107,68 @@ def _crops(args: argparse.Namespace, options: ScoringOptions) -> None:
         for path in tqdm(paths, desc="scoring", disable=args.quiet, mininterval=5)
     ]
     print(write(records, args.out, title).read_text(encoding="utf-8"))
+    shown = attention_pictures.chosen(paths, records, args.pictures)
+    if shown:
+        cases = [cache.load(path) for path in shown]
+        attention_pictures.write_pictures(cases, sets, runner, args.out / "attention.png")
 
 
 def _whole(args: argparse.Namespace, options: ScoringOptions) -> None:
     """Score whole simulated scans as the node would."""
-    scorer = Scorer.load(options)
-    records: list[ScanRecord] = []
-    overlaps = []
-    for seed in tqdm(range(args.seed, args.seed + args.whole), desc="whole", disable=args.quiet, mininterval=5):
-        record, iou = evaluation_scans.score_whole(seed, scorer, DEFAULT, shifted=args.shifted)
-        records.append(record)
-        overlaps.append(iou)
+    one = partial(
+        evaluation_scans.score_whole, options=_alone(args, options), name=DEFAULT, shifted=args.shifted
+    )
+    found = _everywhere(args, one, args.whole, "whole")
     words = "shifted" if args.shifted else "training"
-    title = f"{len(records)} whole simulated scans, {words} distribution, with localiser"
-    path = write(records, args.out / "whole", title)
-    found = wilson(sum(iou > 0 for iou in overlaps), len(overlaps))
-    line = f"\nHeart found: {found}; IoU of the heart box: median {np.median(overlaps):.3f}, "
-    line += f"lowest {np.min(overlaps):.3f}.\n"
+    title = f"{len(found)} whole simulated scans, {words} distribution, with localiser"
+    path = write([record for record, _ in found], args.out / "whole", title)
     with path.open("a", encoding="utf-8") as file:
-        file.write(line)
+        file.write("\n" + evaluation_scans.box_table([error for _, error in found]))
     print(path.read_text(encoding="utf-8"))
+
+
+def _localizer(args: argparse.Namespace, options: ScoringOptions) -> None:
+    """Find the hearts of simulated scans of all coverages."""
+    one = partial(evaluation_scans.locate_whole, options=_alone(args, options), shifted=args.shifted)
+    found = _everywhere(args, one, args.localizer, "localizer")
+    table = (
+        evaluation_scans.kinds_table(found) + "\n" + evaluation_scans.box_table([error for _, error in found])
+    )
+    (args.out / "localizer.md").write_text(table, encoding="utf-8")
+    print(table)
+
+
+def _own(args: argparse.Namespace, options: ScoringOptions) -> None:
+    """Score a site's own scans as the node would."""
+    scans = [scan for scan in own_data.read_list(args.own) if args.part in (scan.part, "all")]
+    if not scans:
+        raise SettingsError(f"{args.own} lists no scans for {args.part}")
+    scorer = Scorer.load(options)
+    records = []
+    for scan in tqdm(scans, desc="own", disable=args.quiet, mininterval=5):
+        try:
+            records.append(own_data.record_of(scan, scorer, DEFAULT))
+        except AgatstonError as error:  # one scan must not end the evaluation
+            logger.warning("%s: %s", scan.name, error)
+    failed = [record for record in records if not record.predicted_agatston]
+    path = write(records, args.out / "own", f"{len(records)} scans of the site, {args.part}")
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"\nNot readable: {len(scans) - len(records)}. Without a score: {len(failed)}.\n")
+        file.writelines(f"- {record.name}: {record.description['failure']}\n" for record in failed)
+    print(path.read_text(encoding="utf-8"))
+
+
+def _alone(args: argparse.Namespace, options: ScoringOptions) -> ScoringOptions:
+    """Return options with one thread where several processes score."""
+    return replace(options, threads=1) if args.processes > 1 else options
+
+
+def _everywhere(args: argparse.Namespace, one: Callable[[int], Found], count: int, words: str) -> list[Found]:
+    """Return what `one` gives for `count` seeds, computed in several processes."""
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(args.processes, mp_context=context) as pool:
+        found = pool.map(one, range(args.seed, args.seed + count))
+        return list(tqdm(found, total=count, desc=words, disable=args.quiet, mininterval=5))
 
 
 def _folder(args: argparse.Namespace, options: ScoringOptions) -> int:

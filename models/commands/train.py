@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  agatston train all --recipe paper --device cuda      the paper's data and epochs\n"
         "  agatston train all --recipe small                    what two CPU cores can do in some hours\n"
         "  agatston train regressor --experiment iii --score agatston --resume\n"
+        "  agatston train weigher --own scans.csv --start agatston --epochs 4\n"
         "  agatston train weigher --real ../shared/ct --hold-out qin-lsc-0055"
     )
     parser.add_argument(
@@ -42,7 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--experiment", choices=(*EXPERIMENTS, "all"), default="all", help="of the regressors")
     parser.add_argument("--score", choices=(*recipes.TARGETS, "all"), default="all", help="of the regressors")
     parser.add_argument(
-        "--start", type=Path, metavar="best.pt", help="fine-tune the weigher from these weights"
+        "--own", type=Path, metavar="LIST.csv", help="a site's own annotated scans (docs/training.md)"
+    )
+    parser.add_argument(
+        "--start", metavar="WEIGHTS", help="fine-tune the weigher from a best.pt or a set of weights (agatston)"
     )
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
     parser.add_argument("--seed", type=int, default=1)
@@ -103,6 +107,7 @@ def _job(args: argparse.Namespace) -> recipes.Job:
         recipe=recipe,
         work=(args.work or home() / "training").absolute(),
         real=args.real,
+        own=args.own,
         hold_out=tuple(args.hold_out),
         seed=args.seed,
         device=device,

@@ -39,6 +39,8 @@ class AugmentationConfig:
         Largest change of the pixel size, as a share: of both axes, of one against the other.
     face_mm, face_limit_mm
         Standard deviation and limit of the shift of each face of the heart box.
+    rise_mm
+        The upper face is shifted upwards by up to this, too: models.heart.LocalizerConfig.rise_mm.
     shift_hu
         Standard deviation of a constant added.
     gain
@@ -54,6 +56,7 @@ class AugmentationConfig:
     anisotropy: float = 0.05
     face_mm: float = 3.5
     face_limit_mm: float = 7.0
+    rise_mm: float = 9.0
     shift_hu: float = 6.0
     gain: float = 0.15
     noise_hu: float = 70.0
@@ -172,6 +175,7 @@ def _jittered(
     """Shift each face of a box; it stays inside the crop."""
     limit = config.face_limit_mm
     shifts = np.clip(rng.normal(0, config.face_mm, 6), -limit, limit) if config.face_mm else np.zeros(6)
+    shifts[5] += rng.uniform(0, config.rise_mm) if config.rise_mm else 0.0
     first = geometry.to_mm(0, 0, 0)
     last = geometry.to_mm(*(size - 1 for size in geometry.shape))
     low = tuple(max(a + s, f) for a, s, f in zip(box.low, shifts[:3], first, strict=True))

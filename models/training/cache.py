@@ -91,6 +91,11 @@ class CachedCase:
         """The reference heart box in voxels of the crop."""
         return VoxelBox.covering(self.heart_box, self.geometry)
 
+    def raised_box(self, rise_mm: float) -> BoxMm:
+        """Return the heart box with its upper face where the localiser puts it (LocalizerConfig.rise_mm)."""
+        low, (x, y, z) = self.heart_box.low, self.heart_box.high
+        return BoxMm(low, (x, y, z + rise_mm))
+
 
 def crop(volume: CTVolume, box: BoxMm) -> tuple[VoxelBox, VolumeGeometry]:
     """Return the voxels of `volume` within MARGIN_MM of `box`, and their grid."""

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 AORTA, VALVE, OTHER, METAL = 4, 5, 6, 8
 # Simulated around the box: the cache's margin and a little more.
 CROP_TO_HEART_MM = max(MARGIN_MM) + 2.0
+# Adverse scans: how much commoner metal and rare calcium are, and the share without coronary calcium.
+ADVERSE_RARITIES, ADVERSE_SPARED = 6.0, 0.4
+Distribution = Literal["training", "shifted", "adverse", "sketch"]
 # Edge overshoot from which a kernel is called sharp.
 SHARP_OVERSHOOT = 0.1
 
@@ -48,12 +51,13 @@ class SimulatedTask:
         ``heart``: only the heart and its margin, for the networks that score; ``localizer``: a whole scan
         with few pixels and no crop; ``whole``: a whole scan at full resolution, with crop and coarse grid.
     distribution
-        ``training`` or ``shifted``; ``sketch`` for the second, crude simulator.
+        ``training`` or ``shifted``; ``adverse`` is training with much metal and rare calcium beside the
+        coronaries, often without coronary calcium; ``sketch`` is the second, crude simulator.
     """
 
     seed: int
     part: Literal["heart", "localizer", "whole"] = "heart"
-    distribution: Literal["training", "shifted", "sketch"] = "training"
+    distribution: Distribution = "training"
 
     @property
     def name(self) -> str:
@@ -82,6 +86,11 @@ class SimulatedTask:
     def config(self) -> PhantomConfig:
         """What the first simulator is asked for."""
         assert self.distribution != "sketch"
+        if self.distribution == "adverse":
+            spared = np.random.default_rng([self.seed, 6]).random() < ADVERSE_SPARED
+            return PhantomConfig(
+                calcium="none" if spared else "auto", crop_to_heart=CROP_TO_HEART_MM, rarities=ADVERSE_RARITIES
+            )
         if self.part == "heart":
             return PhantomConfig(distribution=self.distribution, crop_to_heart=CROP_TO_HEART_MM)
         if self.part == "whole":
@@ -286,7 +295,7 @@ def tasks(
     first_seed: int,
     count: int,
     part: Literal["heart", "localizer", "whole"],
-    distribution: Literal["training", "shifted", "sketch"] = "training",
+    distribution: Distribution = "training",
 ) -> list[tuple[str, SimulatedTask]]:
     """Return (name, task) for consecutive seeds."""
     made = [SimulatedTask(seed, part, distribution) for seed in range(first_seed, first_seed + count)]

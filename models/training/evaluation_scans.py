@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from scipy import ndimage
 
 from calcium.agatston import AGATSTON_SLICE_MM, credit_map
-from calcium.errors import AgatstonError
+from calcium.errors import AgatstonError, NotEligibleError
 from calcium.geometry import BoxMm
 from calcium.resample import INCREMENT_MM
 from calcium.risk import RiskGroup
@@ -19,22 +20,27 @@ from calcium.series import read_series
 from calcium.volume import CTVolume
 from models.device import Runner
 from models.estimators import ESTIMATORS
+from models.heart import LocalizerConfig, locate
 from models.preprocess import heart_crop
+from models.scoring import Scorer
 from models.training.augmentation import CORONARY
 from models.training.dataset import AORTA, VALVE, SimulatedTask, facts
 from models.training.evaluation import ScanRecord
+from models.training.localizer_training import box_error
 from models.training.phantom import make_scan
+from models.training.statistics import wilson
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from models.estimators import Estimate
+    from models.options import ScoringOptions
     from models.preprocess import HeartCrop
-    from models.scoring import Scorer
     from models.training.cache import CachedCase
+    from models.training.localizer_training import BoxError
     from models.weightset import WeightSet
 
 # Standard deviation of the shift of each face of the reference box, mm: what a localiser's box is off by.
@@ -93,7 +99,8 @@ def score_case(
     Parameters
     ----------
     case
-        From the cache; its reference box stands in for the localiser's, off by some mm.
+        From the cache; its reference box stands in for the localiser's, risen as the default set's, off by some
+        mm.
     sets
         Name in the tables -> weights.
     runner
@@ -104,7 +111,8 @@ def score_case(
         Whether to measure the default network's attention.
     """
     volume = CTVolume(case.hu, case.geometry, 3.0)
-    crop = heart_crop(volume, jittered(case.heart_box, int(case.description.get("seed", 0))))
+    rise = LocalizerConfig.of(sets[default].localizer).rise_mm
+    crop = heart_crop(volume, jittered(case.raised_box(rise), int(case.description.get("seed", 0))))
     credit = credit_map(crop.volume, crop.box)
     agatston, volumes = {}, {}
     shares, interval = None, None
@@ -138,10 +146,16 @@ def _inside(labels: NDArray[np.uint8], crop: HeartCrop) -> NDArray[np.uint8]:
     return labels[crop.place.slices][crop.inside.slices]
 
 
-def score_whole(seed: int, scorer: Scorer, name: str, *, shifted: bool) -> tuple[ScanRecord, float]:
-    """Simulate a whole scan, score it as the node would, and return the record and the heart box's IoU.
+@cache
+def _scorer(options: ScoringOptions) -> Scorer:
+    """Return the scorer of this process."""
+    return Scorer.load(options)
 
-    A scan without a result (heart not found) gets no predicted score and an IoU of 0.
+
+def score_whole(seed: int, options: ScoringOptions, name: str, *, shifted: bool) -> tuple[ScanRecord, BoxError]:
+    """Simulate a whole scan, score it as the node would, and return the record and the errors of the heart box.
+
+    A scan without a result (heart not found) gets no predicted score, and no box.
     """
     task = SimulatedTask(seed, "whole", "shifted" if shifted else "training")
     scan = make_scan(seed, config=task.config)
@@ -155,16 +169,77 @@ def score_whole(seed: int, scorer: Scorer, name: str, *, shifted: bool) -> tuple
         description=facts(scan.description, scan.resampled.hu, scan.labels, voxel),
     )
     try:
-        result = scorer.score(scan.volume)
+        result = _scorer(options).score(scan.volume)
     except AgatstonError as error:
-        return replace(record, description=record.description | {"failure": error.code}), 0.0
+        failed = replace(record, description=record.description | {"failure": error.code})
+        return failed, box_error(task.name, None, scan.heart_box)
     predicted = replace(
         record,
         predicted_agatston={name: result.agatston},
         predicted_volume_mm3={name: result.volume_mm3},
         interval=result.agatston_interval,
     )
-    return predicted, result.heart_box.iou(scan.heart_box)
+    return predicted, box_error(task.name, result.heart_box, scan.heart_box)
+
+
+def locate_whole(seed: int, options: ScoringOptions, *, shifted: bool) -> tuple[str, BoxError]:
+    """Simulate a whole scan with few pixels, of any coverage; return its kind and the errors of the heart box.
+
+    Kinds are those that the localiser has to hold for: chest, neck to abdomen and dedicated heart scans (small
+    field of view), each with and without contrast.
+    """
+    task = SimulatedTask(seed, "localizer", "shifted" if shifted else "training")
+    scan = make_scan(seed, config=task.config)
+    kind = task.config.z_coverage.replace("_", " ") + (", contrast" if task.config.contrast else "")
+    weights = _scorer(options).weights
+    runner = Runner(options.torch_device, options.batch)
+    try:
+        with torch.inference_mode():
+            box = locate(scan.resampled, weights.networks, LocalizerConfig.of(weights.localizer), runner)
+    except NotEligibleError:
+        return kind, box_error(task.name, None, scan.heart_box)
+    return kind, box_error(task.name, box, scan.heart_box)
+
+
+def kinds_table(found: Sequence[tuple[str, BoxError]]) -> str:
+    """Return the errors of heart boxes by the kind of scan as a Markdown table; distances in mm."""
+    lines = ["| scan | scans | heart found | IoU, median (lowest) | wall distance | centroid distance |"]
+    lines.append("| --- | --- | --- | --- | --- | --- |")
+    for kind in sorted({kind for kind, _ in found}):
+        errors = [error for other, error in found if other == kind]
+        boxes = [error for error in errors if error.found]
+        cells = [kind, str(len(errors)), str(len(boxes))]
+        if boxes:
+            overlaps = [error.iou for error in boxes]
+            cells.append(f"{np.median(overlaps):.2f} ({min(overlaps):.2f})")
+            cells.append(f"{np.median([error.wall_mm for error in boxes]):.1f}")
+            cells.append(f"{np.median([error.centroid_mm for error in boxes]):.1f}")
+        else:
+            cells += ["-"] * 3
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def box_table(errors: Sequence[BoxError]) -> str:
+    """Return the errors of heart boxes as a Markdown table; distances in mm, faces outwards positive."""
+    found = [error for error in errors if error.found]
+    lines = [f"Heart found: {wilson(len(found), len(errors))}.", ""]
+    if not found:
+        return "\n".join(lines)
+    lines += ["| of the heart box | median | 5 to 95 % | worst |", "| --- | --- | --- | --- |"]
+    names = ("right", "front", "lower", "left", "back", "upper")  # of the patient
+    measures = {
+        "IoU": ([error.iou for error in found], min, 3),
+        "wall distance, mm": ([error.wall_mm for error in found], max, 1),
+        "centroid distance, mm": ([error.centroid_mm for error in found], max, 1),
+    } | {
+        f"{face} face, mm": ([error.faces_mm[number] for error in found], partial(max, key=abs), 1)
+        for number, face in enumerate(names)
+    }
+    for what, (values, worst, digits) in measures.items():
+        cells = [f"{value:.{digits}f}" for value in (*np.percentile(values, (50, 5, 95)), worst(values))]
+        lines.append(f"| {what} | {cells[0]} | {cells[1]} to {cells[2]} | {cells[3]} |")
+    return "\n".join([*lines, ""])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """From nothing to a set of weights: data, the three localisers, the scorer, calibration, manifest.
 
-Recipes: ``paper`` is for whoever has a GPU (1,158 scans, 50 epochs), ``small`` is what two CPU cores can do.
+Recipes: ``paper`` is for whoever has a GPU (1,158 scans, 50 epochs), ``bundled`` made the bundled weigher on
+two CPU cores, ``small`` is what they can do in hours.
 Every stage is resumable and leaves its record in the working folder.
 """
 
@@ -17,7 +18,7 @@ import torch
 from torch import nn
 
 from calcium.agatston import AGATSTON_SLICE_MM, credit_map
-from calcium.errors import SettingsError
+from calcium.errors import SettingsError, WeightsError
 from calcium.resample import INCREMENT_MM
 from calcium.volume import CTVolume
 from models.device import Runner
@@ -26,15 +27,17 @@ from models.networks.localizer import SliceClassifier
 from models.networks.regressor import TARGETS, Regressor, RegressorConfig
 from models.networks.weigher import Weigher
 from models.preprocess import AXES, heart_crop
-from models.training import cache, dataset, localizer_training, regressor_training, weigher_training
+from models.training import cache, dataset, localizer_training, own_data, regressor_training, weigher_training
 from models.training.calibration import Calibration, fit
 from models.training.evaluation import EXPERIMENTS
 from models.training.loop import LoopOptions
-from models.weightset import save_weights
+from models.weightset import load_weights, save_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from torch import Tensor
 
     from models.training.cache import CachedCase
 
@@ -45,6 +48,9 @@ VALIDATION_SEED = 500_001
 REAL_VALIDATION_SEED = 900_001
 # The localiser draws so many sketches for each simulated scan.
 SKETCH_SHARE = 0.6
+# Of the weigher: drawn scans of real anatomy, validation scans looked at after each epoch, drawing processes.
+REAL_SHARE, VALIDATED, DRAWERS = 0.3, 24, 1
+TORN_AGATSTON, TORN_MM = 300.0, 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,8 @@ class Recipe:
         Simulated heart crops for training and for validation.
     sketches
         Heart crops of the second, crude simulator, for training the weigher.
+    adverse
+        Heart crops with much metal and rare calcium beside the coronaries, for training the weigher.
     real_each, real_validation_each
         Scans made from each real series.
     localizer_scans, localizer_validation
@@ -78,6 +86,7 @@ class Recipe:
     simulated: int
     validation: int
     sketches: int
+    adverse: int
     real_each: int
     real_validation_each: int
     localizer_scans: int
@@ -110,6 +119,7 @@ RECIPES = {
         simulated=772,
         validation=386,
         sketches=200,
+        adverse=400,
         real_each=100,
         real_validation_each=10,
         localizer_scans=400,
@@ -125,6 +135,7 @@ RECIPES = {
         simulated=120,
         validation=40,
         sketches=40,
+        adverse=40,
         real_each=24,
         real_validation_each=2,
         localizer_scans=40,
@@ -138,11 +149,31 @@ RECIPES = {
         regressor_channels=16,
         regressor_hidden=128,
     ),
+    # What the bundled weigher was made with: half a day on two CPU cores.
+    "bundled": Recipe(
+        simulated=600,
+        validation=90,
+        sketches=120,
+        adverse=240,
+        real_each=48,
+        real_validation_each=8,
+        localizer_scans=73,
+        localizer_validation=10,
+        localizer_sketches=120,
+        localizer_epochs=12,
+        localizer_steps=100,
+        weigher_epochs=20,
+        weigher_steps=400,
+        regressor_epochs=8,
+        regressor_channels=16,
+        regressor_hidden=128,
+    ),
     # Minutes: shows that everything runs and learns (make test-slow); not for use.
     "tiny": Recipe(
         simulated=8,
         validation=3,
         sketches=3,
+        adverse=3,
         real_each=1,
         real_validation_each=0,
         localizer_scans=4,
@@ -172,6 +203,8 @@ class Job:
         Working folder: caches, checkpoints, curves, records.
     real
         Folder of real series with references, or None for simulated data only.
+    own
+        List of a site's own annotated scans (own_data.read_list), or None.
     hold_out
         Real series that stay out of all training.
     seed
@@ -189,6 +222,7 @@ class Job:
     recipe: Recipe
     work: Path
     real: Path | None = None
+    own: Path | None = None
     hold_out: tuple[str, ...] = ()
     seed: int = 1
     device: str = "cpu"
@@ -199,17 +233,24 @@ class Job:
     @property
     def training_data(self) -> str:
         """What the manifest says of the data."""
-        return "simulated and real anatomy" if self.real else "simulated"
+        kinds = ["simulated", *(["real anatomy"] if self.real else []), *(["a site's own"] if self.own else [])]
+        return " and ".join(kinds)
 
 
 def make_data(job: Job, part: str) -> None:
     """Fill the caches that a part needs: ``heart`` (scorers) or ``localizer``."""
     recipe, how = job.recipe, {"processes": job.processes, "progress": job.progress}
     if part == "heart":
+        if job.own is not None:
+            for split, folder in (("training", "own"), ("validation", "own-validation")):
+                scans = [(scan.name, scan) for scan in own_data.read_list(job.own) if scan.part == split]
+                cache.fill(job.work / folder, own_data.case_of, scans, **how)  # type: ignore[arg-type]
         heart = dataset.tasks(1, recipe.simulated, "heart")
         cache.fill(job.work / "simulated", dataset.case_of, heart, **how)  # type: ignore[arg-type]
         crude = dataset.tasks(1, recipe.sketches, "heart", "sketch")
         cache.fill(job.work / "sketches", dataset.case_of, crude, **how)  # type: ignore[arg-type]
+        adverse = dataset.tasks(1, recipe.adverse, "heart", "adverse")
+        cache.fill(job.work / "adverse", dataset.case_of, adverse, **how)  # type: ignore[arg-type]
         held = dataset.tasks(VALIDATION_SEED, recipe.validation, "heart")
         cache.fill(job.work / "simulated-validation", dataset.case_of, held, **how)  # type: ignore[arg-type]
         if job.real is not None:
@@ -231,14 +272,22 @@ def make_data(job: Job, part: str) -> None:
 
 def heart_cases(job: Job) -> tuple[list[CachedCase], list[CachedCase]]:
     """Return training and validation cases of the scorers, without the held-out patients."""
-    training, validation = (
-        cache.load_all(job.work / "simulated"),
-        cache.load_all(job.work / "simulated-validation"),
-    )
+    training = cache.load_all(job.work / "simulated")
     if job.real is not None:
         training += cache.load_all(job.work / "real")
+    if job.own is not None:
+        training += cache.load_all(job.work / "own")
+    return dataset.without(training, job.hold_out), validation_cases(job)
+
+
+def validation_cases(job: Job) -> list[CachedCase]:
+    """Return the validation cases of the scorers, without the held-out patients."""
+    validation = cache.load_all(job.work / "simulated-validation")
+    if job.real is not None:
         validation += cache.load_all(job.work / "real-validation")
-    return dataset.without(training, job.hold_out), dataset.without(validation, job.hold_out)
+    if job.own is not None:
+        validation += cache.load_all(job.work / "own-validation")
+    return dataset.without(validation, job.hold_out)
 
 
 def folder_of(role: str, seed: int) -> str:
@@ -289,7 +338,46 @@ def train_localizer(job: Job) -> nn.ModuleDict:
     return networks
 
 
-def train_weigher(job: Job, start: Path | None = None) -> tuple[Weigher, Calibration | None]:
+def weigher_cases(job: Job) -> Iterator[CachedCase]:
+    """Yield what the weigher is trained on, without the held-out patients."""
+    more = [*(["real"] if job.real is not None else []), *(["own"] if job.own is not None else [])]
+    for folder in ("simulated", "sketches", "adverse", *more):
+        yield from (case for case in cache.iterate(job.work / folder) if case.patient not in job.hold_out)
+
+
+def times_drawn(case: CachedCase) -> int:
+    """Return how often the weigher is shown a case relative to others.
+
+    Three times: sketches, which stand for all scans that are unlike our simulator's. Twice: adverse scans, and
+    much moved hearts with much calcium, whose arteries are torn.
+    """
+    if case.name.startswith("sketch-"):
+        return 3
+    moved = float(case.description.get("motion_mm") or 0)
+    torn = case.origin == "simulated" and case.agatston > TORN_AGATSTON and moved > TORN_MM
+    return 2 if torn or case.name.startswith("adverse-") else 1
+
+
+def start_of(name: str) -> dict[str, Tensor]:
+    """Return the weights of a weigher to begin with: of a ``best.pt``, or of a set, as they were trained.
+
+    Raises
+    ------
+    WeightsError
+        Neither; a set without a weigher.
+    """
+    if name.endswith(".pt"):
+        trained_: dict[str, Tensor] = torch.load(name, map_location="cpu", weights_only=True)
+        return trained_
+    members = load_weights(name, fuse=False).networks.get("weigher")
+    if members is None:
+        raise WeightsError(f"{name} has no weigher")
+    network = members[0]
+    assert isinstance(network, Weigher)
+    return dict(weigher_training.blunted(network).state_dict())
+
+
+def train_weigher(job: Job, start: str | None = None) -> tuple[Weigher, Calibration | None]:
     """Train the weigher and calibrate it on the validation scans.
 
     Parameters
@@ -297,15 +385,14 @@ def train_weigher(job: Job, start: Path | None = None) -> tuple[Weigher, Calibra
     job
         What and where.
     start
-        A ``best.pt`` to begin with, for fine-tuning; random weights when None.
+        A ``best.pt`` or a set of weights to begin with, for fine-tuning; random weights when None.
     """
     make_data(job, "heart")
-    training, validation = heart_cases(job)
-    training += cache.load_all(job.work / "sketches")
+    validation = validation_cases(job)
     name = folder_of("weigher", job.seed) + "".join(f"-without-{patient}" for patient in job.hold_out)
     network, record = weigher_training.train(
-        training,
-        validation,
+        weigher_cases(job),
+        validation[:: max(1, len(validation) // VALIDATED)],
         job.work / name,
         LoopOptions(
             job.recipe.weigher_epochs,
@@ -313,12 +400,15 @@ def train_weigher(job: Job, start: Path | None = None) -> tuple[Weigher, Calibra
             schedule="cosine",
             weight_decay=1e-4,
             clip_norm=1.0,
-            average=0.99,
+            average=0.995,
             seed=job.seed,
             device=job.device,
         ),
-        weigher_training.WeigherOptions(steps_per_epoch=job.recipe.weigher_steps),
-        start=None if start is None else torch.load(start, map_location="cpu", weights_only=True),
+        weigher_training.WeigherOptions(
+            steps_per_epoch=job.recipe.weigher_steps, real_share=REAL_SHARE, drawers=DRAWERS
+        ),
+        times=times_drawn,
+        start=None if start is None else start_of(start),
         resume=job.resume,
         progress=job.progress,
     )
@@ -333,7 +423,7 @@ def calibrate(
     """Return the calibration of an ensemble of weighers on validation cases, or None where they are too few."""
     runner, predicted = Runner(torch.device(device)), []
     for case in cases:
-        crop = heart_crop(CTVolume(case.hu, case.geometry, 3.0), case.heart_box)
+        crop = heart_crop(CTVolume(case.hu, case.geometry, 3.0), case.raised_box(weigher_training.RISE_MM))
         with torch.inference_mode():
             credit = credit_map(crop.volume, crop.box)
             estimate = weigh({"weigher": members}, crop, credit, runner, heat_map=False)
@@ -411,10 +501,10 @@ def export_all(job: Job, folder: Path, *, name: str, version: str) -> list[str]:
             network = trained(job, role, Weigher(weigher_training.NETWORK))
             assert isinstance(network, Weigher)
             members.append(weigher_training.sharpened(network))
-        _, validation = heart_cases(job)
-        calibration = calibrate(tuple(members), validation, job.device)
+        calibration = calibrate(tuple(members), validation_cases(job), job.device)
         scorer = {"weigher": tuple(members)}
-        export(job, folder / name, scorer, name=name, version=version, calibration=calibration)
+        rise = {"rise_mm": weigher_training.RISE_MM}
+        export(job, folder / name, scorer, name=name, version=version, calibration=calibration, localizer=rise)
         pointer = json.dumps({"folder": name}) + "\n"
         (folder / "default.json").write_text(pointer, encoding="utf-8")
         made.append(name)
@@ -432,7 +522,14 @@ def export_all(job: Job, folder: Path, *, name: str, version: str) -> list[str]:
 
 
 def localizers(job: Job) -> dict[str, tuple[nn.Module, ...]]:
-    """Return the members of the localiser's ensemble by axis: one for each seed that was trained."""
+    """Return the members of the localiser's ensemble by axis: one for each seed that was trained.
+
+    Where none was trained in this working folder, those of the default weights.
+    """
+    if not any(job.work.glob("train-localizer*/best.pt")):
+        logger.info("no localiser was trained: that of the default weights is taken")
+        bundled = load_weights(fuse=False).networks
+        return {axis: bundled[axis] for axis in AXES}
     made = []
     for role in _members(job, "localizer"):
         blank = nn.ModuleDict({axis: SliceClassifier() for axis in AXES})

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
 
 from calcium.agatston import AGATSTON_SLICE_MM, credit_map
 from calcium.resample import INCREMENT_MM
@@ -33,7 +34,7 @@ from models.training.augmentation import (
 from models.training.loop import LoopOptions, fit, half_precision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -60,6 +61,8 @@ THRESHOLD = 0.3
 # Highest trained weight that a lesion needs to count: on validation scans, lesions below it were noise or the
 # edge of the aorta as often as coronary.
 CERTAIN = 0.8
+# The localiser of the default weights puts the upper face of the box so much above the reference box.
+RISE_MM = 6.0
 BUFFER = 8  # batches between two uses of one
 
 
@@ -81,6 +84,8 @@ class WeigherOptions:
         How often a batch is used before it is drawn anew: drawing costs as much as a step on a CPU.
     augmentation
         Of every drawn scan.
+    drawers
+        Processes that draw while the network is trained; 0: drawing and training take turns.
     """
 
     steps_per_epoch: int = 200
@@ -90,6 +95,7 @@ class WeigherOptions:
     real_share: float = 0.5
     uses: int = 2
     augmentation: AugmentationConfig = AugmentationConfig()  # noqa: RUF009 (frozen)
+    drawers: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,37 +147,49 @@ class Sampler:
     Parameters
     ----------
     cases
-        Of the training set.
+        Of the training set; read once, so that an iterator need not hold them all with their own labels.
     options
         What is drawn.
     config
         Of the network that will see them.
     seed
         With the epoch and the step it decides everything.
+    times
+        How often a case stands among those that are drawn from.
     """
 
     def __init__(
-        self, cases: Sequence[CachedCase], options: WeigherOptions, config: WeigherConfig, seed: int
+        self,
+        cases: Iterable[CachedCase],
+        options: WeigherOptions,
+        config: WeigherConfig,
+        seed: int,
+        times: Callable[[CachedCase], int] = lambda _: 1,
     ) -> None:
-        if not cases:
-            raise ValueError("no training cases")
         self.options, self.config, self.seed = options, config, seed
-        self.crops = [
-            Crop(CTVolume(case.hu, case.geometry, 3.0), grown_labels(case.hu, case.labels), case.heart_box)
-            for case in cases
-        ]
-        self._real = [index for index, case in enumerate(cases) if case.origin != "simulated"]
-        self._simulated = [index for index, case in enumerate(cases) if case.origin == "simulated"]
+        self.crops: list[Crop] = []
+        self._real: list[int] = []
+        self._simulated: list[int] = []
+        for case in cases:
+            pool = self._simulated if case.origin == "simulated" else self._real
+            pool += [len(self.crops)] * times(case)
+            labels = grown_labels(case.hu, case.labels)
+            self.crops.append(Crop(CTVolume(case.hu, case.geometry, 3.0), labels, case.heart_box))
+        if not self.crops:
+            raise ValueError("no training cases")
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch: BUFFER fresh ones, then the same again until each is used up."""
+        turns = [step % (BUFFER * self.options.uses) for step in range(self.options.steps_per_epoch)]
+        fresh = [(self.seed, epoch, step) for step, turn in enumerate(turns) if turn < BUFFER]
+        workers = self.options.drawers
+        source = iter(DataLoader(_Drawing(self), batch_size=None, sampler=fresh, num_workers=workers))
         drawn: list[Batch] = []
-        for step in range(self.options.steps_per_epoch):
-            turn = step % (BUFFER * self.options.uses)
+        for turn in turns:
             if turn == 0:
                 drawn = []
             if turn < BUFFER:
-                drawn.append(self.batch(np.random.default_rng([self.seed, epoch, step])))
+                drawn.append(next(source))
             yield drawn[turn % BUFFER]
 
     def batch(self, rng: np.random.Generator) -> Batch:
@@ -271,6 +289,16 @@ def losses(network: nn.Module, batch: Batch, device: str) -> dict[str, Tensor]:
     }
 
 
+class _Drawing(Dataset[Batch]):
+    """Batches by the numbers that seed them, for torch's loader and its processes."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+
+    def __getitem__(self, seeds: tuple[int, ...]) -> Batch:
+        return self._sampler.batch(np.random.default_rng(seeds))
+
+
 @dataclass(frozen=True, eq=False)
 class Weights:
     """What the weigher says of one scan.
@@ -362,6 +390,21 @@ def sharpened(
     return copied.eval()
 
 
+def blunted(network: Weigher, factor: float = SHARPNESS, threshold: float = THRESHOLD) -> Weigher:
+    """Return a copy with graded weights, as `sharpened` was given it: for training on.
+
+    Parameters are those of `sharpened`.
+    """
+    copied = copy.deepcopy(network)
+    copied.config = replace(copied.config, certain=0.0)
+    with torch.no_grad():
+        assert copied.output.bias is not None
+        copied.output.weight[0] /= factor
+        copied.output.bias[0] /= factor
+        copied.output.bias[0] += float(np.log(threshold / (1 - threshold)))
+    return copied
+
+
 def validate(network: nn.Module, cases: Sequence[CachedCase], device: str) -> dict[str, float]:
     """Return figures over whole validation scans: error on the log scale (``validation``), ICC, accuracy."""
     from models.training.evaluation import ScanRecord, agreement  # noqa: PLC0415 (validation only)
@@ -371,7 +414,7 @@ def validate(network: nn.Module, cases: Sequence[CachedCase], device: str) -> di
     started = time.monotonic()
     errors, records = [], []
     for case in cases:
-        found, _ = weigh(network, CTVolume(case.hu, case.geometry, 3.0), case.heart_box, device)
+        found, _ = weigh(network, CTVolume(case.hu, case.geometry, 3.0), case.raised_box(RISE_MM), device)
         score = total(found)
         errors.append(abs(np.log1p(score) - np.log1p(case.agatston)))
         records.append(
@@ -388,12 +431,13 @@ def validate(network: nn.Module, cases: Sequence[CachedCase], device: str) -> di
 
 
 def train(
-    training: Sequence[CachedCase],
+    training: Iterable[CachedCase],
     validation: Sequence[CachedCase],
     folder: Path,
     loop: LoopOptions,
     options: WeigherOptions | None = None,
     *,
+    times: Callable[[CachedCase], int] = lambda _: 1,
     config: WeigherConfig = NETWORK,
     start: dict[str, Tensor] | None = None,
     resume: bool = False,
@@ -409,6 +453,8 @@ def train(
         For checkpoint and curves.
     loop, options, config
         How, on what, and which network.
+    times
+        How often a training case stands among those that are drawn from.
     start
         Weights to begin with (fine-tuning); random when None.
     resume
@@ -423,7 +469,7 @@ def train(
         network.load_state_dict(start)
     for part in (network.down, network.up, network.output):  # the 3D branch keeps its own layout
         part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    sampler = Sampler(training, options, config, loop.seed)
+    sampler = Sampler(training, options, config, loop.seed, times)
     record = fit(
         network,
         sampler.batches,

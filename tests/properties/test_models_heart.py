@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -30,6 +32,20 @@ def test_the_box_lies_where_the_profiles_cross():
     found = box()
     assert found.low == pytest.approx((100, 90, 120), abs=1.0)
     assert found.high == pytest.approx((230, 190, 220), abs=1.0)
+
+
+@given(st.floats(0, 20))
+def test_only_the_upper_face_rises_and_never_out_of_the_scan(rise):
+    values = {
+        axis: profile(*span) for axis, span in zip(AXES, ((100, 230), (90, 190), (120, 345)), strict=True)
+    }
+    centres = {axis: STEP * np.arange(len(values[axis])) for axis in AXES}
+    wide = LocalizerConfig(longest_mm=(300.0, 300.0, 300.0))
+    before, after = (box_of(values, centres, replace(wide, rise_mm=mm)) for mm in (0.0, rise))
+    assert after.low == before.low
+    assert after.high[:2] == before.high[:2]
+    top = STEP * (len(values["axial"]) - 0.5)
+    assert after.high[2] == pytest.approx(min(top, before.high[2] + rise))
 
 
 @given(st.integers(0, 2), st.integers(0, 25), st.floats(0.9, 1.0))

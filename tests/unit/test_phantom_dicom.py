@@ -8,6 +8,7 @@ import peers
 import pydicom
 import pytest
 
+from calcium.annotations.label_maps import read_label_map
 from calcium.series import read_series
 from models.training.phantom import PhantomConfig, make_scan, write_dicom, write_reference
 from models.training.phantom.dicom import TRANSFER_SYNTAXES
@@ -89,6 +90,8 @@ def test_seeds_do_not_share_uids(scan, folder, tmp_path):
 
 def test_reference_file_tells_the_totals(scan, tmp_path):
     document = json.loads(write_reference(scan, tmp_path).read_text())
+    labels = read_label_map(tmp_path / "labels.nrrd", scan.resampled.geometry)
+    assert np.array_equal(labels, scan.labels)
     assert document["agatston"] == round(scan.agatston, 2)
     total = sum(entry["agatston"] for entry in document["slice_scores"]) * 1.5 / 3.0
     assert total == pytest.approx(scan.agatston, abs=0.1)

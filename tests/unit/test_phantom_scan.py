@@ -6,6 +6,9 @@ import pytest
 from calcium.agatston import score_mask
 from calcium.resample import resample
 from models.training.phantom import PhantomConfig, make_many, make_scan
+from models.training.phantom.coronaries import draw_tree
+from models.training.phantom.distractors import distractors
+from models.training.phantom.heart import draw_heart
 
 # Pixels of about 1.3 mm: large enough to be quick, small enough for calcium to show.
 SMALL = {"field_of_view": "cardiac", "in_plane": 160, "thickness_mm": 3.0, "crop_to_heart": 12.0}
@@ -123,3 +126,19 @@ def test_many_scans_in_processes_equal_one_by_one():
     for scan in apart:
         alone = make_scan(scan.seed, config=config)
         assert alone.volume.hu.tobytes() == scan.volume.hu.tobytes()
+
+
+def test_rarities_make_metal_and_rare_calcium_common():
+    heart = draw_heart(np.random.default_rng(1), 0.0)
+    tree = draw_tree(heart, np.random.default_rng(2))
+
+    def scans_with(kinds: set[str], rarities: float) -> int:
+        drawn = (
+            distractors(heart, tree, np.random.default_rng(seed), rarities=rarities) for seed in range(100)
+        )
+        return sum(any(deposit.kind in kinds for deposit in deposits) for deposits in drawn)
+
+    for kinds in ({"lead", "wire", "clip", "stent"}, {"pericardium"}, {"node"}):
+        usual, many = scans_with(kinds, 1.0), scans_with(kinds, 6.0)
+        assert 0 < usual < 40
+        assert many > 2.5 * usual

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -11,7 +13,15 @@ from calcium.volume import CTVolume
 from models.training.augmentation import AugmentationConfig, Crop, augment, grown_labels
 
 STILL = AugmentationConfig(
-    rotation_degrees=0, scale=0, anisotropy=0, face_mm=0, shift_hu=0, gain=0, noise_hu=0, blur_pixels=0
+    rotation_degrees=0,
+    scale=0,
+    anisotropy=0,
+    face_mm=0,
+    rise_mm=0,
+    shift_hu=0,
+    gain=0,
+    noise_hu=0,
+    blur_pixels=0,
 )
 
 
@@ -68,3 +78,15 @@ def test_the_same_seed_gives_the_same_scan():
     one, two = (augment(_crop(), AugmentationConfig(), np.random.default_rng(4)) for _ in range(2))
     assert (one.volume.hu == two.volume.hu).all()
     assert one.box == two.box
+
+
+def test_the_upper_face_rises_and_no_other():
+    crop, rising = _crop(), replace(STILL, rise_mm=4.0)
+    rises = set()
+    for seed in range(8):
+        box = augment(crop, rising, np.random.default_rng(seed)).box
+        assert box.low == crop.box.low
+        assert box.high[:2] == crop.box.high[:2]
+        rises.add(round(box.high[2] - crop.box.high[2], 3))
+    assert len(rises) > 1
+    assert all(0 <= rise <= 4 for rise in rises)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from calcium.geometry import BoxMm
-from models.training.evaluation_scans import RealResult, attention, jittered, real_table
+from models.training.evaluation_scans import RealResult, attention, box_table, jittered, kinds_table, real_table
+from models.training.localizer_training import box_error
 
 
 def test_attention_by_hand():
@@ -55,3 +56,29 @@ def test_a_real_score_is_right_in_its_range_or_group(reference, low, high, agats
     result = RealResult("s", reference, low, high, agatston, 0.9, "" if agatston is not None else "heart_cut")
     assert result.right is right
     assert ("yes" if right else "no") in real_table([result])
+
+
+def test_the_table_of_heart_boxes_by_hand():
+    true = BoxMm((0, 0, 0), (120, 100, 90))
+    near, far = BoxMm((0, 0, 0), (120, 100, 96)), BoxMm((0, 0, -3), (120, 100, 108))
+    errors = [box_error("a", near, true)] * 9 + [box_error("b", far, true), box_error("c", None, true)]
+    table = box_table(errors)
+    assert "Heart found: 0.909" in table
+    rows = {row.split(" | ")[0].strip("| "): row.split(" | ")[1:] for row in table.splitlines() if " | " in row}
+    assert rows["IoU"][0] == "0.938"
+    assert rows["IoU"][2].startswith("0.811")
+    assert rows["upper face, mm"][0] == "6.0"
+    assert rows["upper face, mm"][2].startswith("18.0")
+    assert rows["lower face, mm"][2].startswith("3.0")
+    assert rows["wall distance, mm"][0] == "1.0"
+    assert rows["centroid distance, mm"][0] == "3.0"
+    assert "|" not in box_table([box_error("c", None, true)])
+
+
+def test_heart_boxes_are_told_apart_by_the_kind_of_scan():
+    true, near = BoxMm((0, 0, 0), (120, 100, 90)), BoxMm((0, 0, 0), (120, 100, 96))
+    found = [("heart", box_error("a", near, true)), ("chest", box_error("b", None, true))] * 2
+    rows = kinds_table([*found, ("heart", box_error("c", true, true))]).splitlines()[2:]
+    assert [row.split(" | ")[:3] for row in rows] == [["| chest", "2", "0"], ["| heart", "3", "3"]]
+    assert "| 0.94 (0.94) | 1.0 | 3.0 |" in rows[1]
+    assert rows[0].endswith("| - | - | - |")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,7 @@ from models.training.weigher_training import (
     weigh,
 )
 
-STILL = AugmentationConfig(0, 0, 0, 0, 7, 0, 0, 0, 0)
+STILL = AugmentationConfig(0, 0, 0, 0, 7, 0, 0, 0, 0, 0)
 SMALL = WeigherConfig(
     grid_mm=1.5, max_pixels=96, channels=(4, 8, 8), context_size=16, context_mm=8.0, context_channels=(2, 4, 4)
 )
@@ -86,6 +88,23 @@ def test_a_batch_depends_only_on_seed_epoch_and_step():
     assert len(one) == OPTIONS.steps_per_epoch
     for a, b in zip(one, two, strict=True):
         assert (a.images == b.images).all()
+
+
+def test_cases_stand_in_the_pool_as_often_as_they_are_wanted():
+    assert Sampler(CASES, OPTIONS, SMALL, 4)._simulated == [0, 1]
+    assert Sampler(iter(CASES), OPTIONS, SMALL, 4, lambda case: 1 + (case is CASES[1]))._simulated == [0, 1, 1]
+    with pytest.raises(ValueError, match="no training cases"):
+        Sampler([], OPTIONS, SMALL, 4)
+
+
+def test_processes_that_draw_draw_the_same():
+    here, apart = (
+        list(Sampler(CASES, replace(OPTIONS, drawers=drawers), SMALL, seed=4).batches(2)) for drawers in (0, 1)
+    )
+    assert len(apart) == OPTIONS.steps_per_epoch
+    for a, b in zip(here, apart, strict=True):
+        assert (a.images == b.images).all()
+        assert (a.share == b.share).all()
 
 
 def test_losses_fall_when_the_network_learns():

@@ -36,6 +36,9 @@ class PhantomConfig:
         Slice thickness; drawn when None.
     crop_to_heart
         Simulate only the heart box and this margin, mm, at full resolution; everything when None.
+    rarities
+        How often, relative to real life, metal and calcium of nodes, pericardium and papillary muscles are
+        drawn: more than 1 for training against them. Aorta and valves then calcify more too.
     """
 
     distribution: Literal["training", "shifted"] = "training"
@@ -46,6 +49,7 @@ class PhantomConfig:
     calcium: str | float = "auto"
     thickness_mm: float | None = None
     crop_to_heart: float | None = None
+    rarities: float = 1.0
 
 
 @dataclass(frozen=True, eq=False, slots=True)

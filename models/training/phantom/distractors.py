@@ -14,16 +14,29 @@ METAL_HU = 9000.0  # steel and alloys, before a scanner clips them
 
 
 def distractors(
-    heart: Heart, tree: list[Branch], rng: np.random.Generator, shift: float = 0.0
+    heart: Heart, tree: list[Branch], rng: np.random.Generator, shift: float = 0.0, rarities: float = 1.0
 ) -> list[Deposit]:
-    """Return calcium outside the coronary arteries, and metal, drawn independently of the coronary burden."""
+    """Return calcium outside the coronary arteries, and metal, drawn independently of the coronary burden.
+
+    Parameters
+    ----------
+    heart, tree
+        Of the patient.
+    rng
+        Decides everything.
+    shift
+        0 for the training distribution, 1 for the shifted one.
+    rarities
+        See PhantomConfig.
+    """
     found: list[Deposit] = []
-    age = rng.random() ** (1.0 - 0.2 * shift)  # one patient has much of it, another none
+    # One patient has much of it, another none.
+    age = rng.random() ** ((1.0 - 0.2 * shift) / np.sqrt(rarities))
     found += _aortic_wall(heart, age, rng)
     found += _aortic_valve(heart, age, rng)
     found += _mitral_annulus(heart, age, rng)
-    found += _elsewhere(heart, age, rng)
-    found += _metal(heart, tree, rng)
+    found += _elsewhere(heart, age, rng, rarities)
+    found += _metal(heart, tree, rng, rarities)
     return found
 
 
@@ -125,9 +138,9 @@ def _blob(at: Points, size: float, rng: np.random.Generator) -> Points:
     return at + rng.normal(0, size, (int(3 + size * 4), 3))
 
 
-def _elsewhere(heart: Heart, age: float, rng: np.random.Generator) -> list[Deposit]:
+def _elsewhere(heart: Heart, age: float, rng: np.random.Generator, rarities: float) -> list[Deposit]:
     found = []
-    if rng.random() < 0.22:  # hilar and mediastinal nodes
+    if rng.random() < 0.22 * rarities:  # hilar and mediastinal nodes
         for _ in range(rng.integers(1, 6)):
             at = np.array([rng.normal(0, 26), rng.uniform(-45, -8), rng.uniform(25, 100)])
             found.append(
@@ -139,7 +152,7 @@ def _elsewhere(heart: Heart, age: float, rng: np.random.Generator) -> list[Depos
                 [rng.choice([-1, 1]) * rng.uniform(55, 110), rng.uniform(-90, 25), rng.uniform(-40, 110)]
             )
             found.append(_cloud((6, "still", "granuloma"), at[None], rng.uniform(0.8, 3.0), rng))
-    if rng.random() < 0.04 + 0.03 * age:  # pericardium
+    if rng.random() < (0.04 + 0.03 * age) * rarities:  # pericardium
         start = np.array([[rng.uniform(-30, 70), rng.uniform(-110, -10), rng.uniform(-45, 30)]])
         points = start
         for _ in range(12):
@@ -149,15 +162,15 @@ def _elsewhere(heart: Heart, age: float, rng: np.random.Generator) -> list[Depos
             points = points + to / np.linalg.norm(to) * float(value[0])
         shell = points + np.cumsum(rng.normal(0, 0.8, (int(rng.integers(4, 30)), 3)), axis=0)
         found.append(_cloud((6, "muscle", "pericardium"), shell, rng.uniform(0.5, 1.4), rng))
-    if rng.random() < 0.05:  # papillary muscle or chord
+    if rng.random() < 0.05 * rarities:  # papillary muscle or chord
         at = heart.warp.forward(np.array([[50.0, -50.0, -18.0]]) + rng.normal(0, 8, 3))
         found.append(_cloud((6, "muscle", "papillary"), _blob(at, 1.0, rng), rng.uniform(0.5, 1.2), rng))
     return found
 
 
-def _metal(heart: Heart, tree: list[Branch], rng: np.random.Generator) -> list[Deposit]:
+def _metal(heart: Heart, tree: list[Branch], rng: np.random.Generator, rarities: float) -> list[Deposit]:
     found = []
-    kind = rng.random()
+    kind = rng.random() / rarities
     if kind < 0.025:  # pacemaker lead: superior vena cava, right atrium, apex of the right ventricle
         svc = heart.vessels["svc"][0]
         inside = heart.warp.forward(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from models.training.phantom.deposits import Trace
     from models.training.phantom.shapes import Array
 
+LABELS = "labels.nrrd"
 TOUCH_HU = 18.0  # a voxel that a deposit raises by less is not its own
 SEEN_HU = 45.0  # a lesion that no deposit raises by this much is noise, which nobody would mark
 
@@ -78,7 +79,10 @@ def _drop_unseen(labels: NDArray[np.uint8], strongest: Array) -> None:
 
 
 def write_reference(scan: PhantomScan, folder: Path) -> Path:
-    """Write ``reference.json`` (totals, slice scores, heart box, drawn factors) and return its path."""
+    """Write ``reference.json`` (totals, slice scores, heart box, drawn factors) and return its path.
+
+    Beside it ``labels.nrrd``: the labels on the resampled grid, as an annotation to train and evaluate with.
+    """
     geometry = scan.resampled.geometry
     document = {
         "seed": scan.seed,
@@ -95,4 +99,8 @@ def write_reference(scan: PhantomScan, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "reference.json"
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    image = SimpleITK.GetImageFromArray(scan.labels)
+    image.SetOrigin(geometry.origin_mm)
+    image.SetSpacing(geometry.spacing_mm[::-1])
+    SimpleITK.WriteImage(image, str(folder / LABELS), useCompression=True)
     return path

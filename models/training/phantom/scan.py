@@ -173,7 +173,7 @@ def make_scan(seed: int, *, config: PhantomConfig | None = None) -> PhantomScan:
 
     burden = draw_burden(calcium, config.calcium, shift)
     deposits = coronary_plaques(patient.tree, burden, measure, calcium, shift)
-    deposits += distractors(heart, patient.tree, other, shift)
+    deposits += distractors(heart, patient.tree, other, shift, config.rarities)
     for deposit in deposits:
         known = measured.get(id(deposit))
         seen = known[1] if known else trace(deposit, scanner, patient.motion, (z, y, x))

@@ -1,0 +1,69 @@
+"""What the weigher is trained on: which cases, how often, and who is held out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from calcium.geometry import BoxMm, VolumeGeometry
+from models.training import cache
+from models.training.recipes import RECIPES, Job, times_drawn, validation_cases, weigher_cases
+
+
+def _case(name: str, patient: str = "", agatston: float = 0.0, motion: float = 0.0) -> cache.CachedCase:
+    geometry, none = VolumeGeometry((0.0, 0.0, 0.0), (1.5, 1.0, 1.0), (2, 3, 4)), np.zeros(2, np.float32)
+    origin = "real anatomy" if name.startswith("real-") else "simulated"
+    hu, labels = np.zeros(geometry.shape, np.int16), np.zeros(geometry.shape, np.uint8)
+    box = BoxMm((0, 0, 0), (3, 2, 1.5))
+    description = {"motion_mm": motion}
+    return cache.CachedCase(
+        name,
+        patient or name,
+        origin,
+        geometry,
+        hu,
+        labels,
+        box,
+        agatston,
+        0.0,
+        none,
+        none,
+        description=description,
+    )
+
+
+@pytest.fixture
+def job(tmp_path):
+    folders = {
+        "simulated": ["training-1"], "sketches": ["sketch-1"], "adverse": ["adverse-1"],
+        "real": ["real-a-1", "real-b-1"], "real-validation": ["real-a-2", "real-b-2"],
+        "simulated-validation": ["training-9"],
+    }  # fmt: skip
+    for folder, names in folders.items():
+        (tmp_path / folder).mkdir()
+        for name in names:
+            cache.save(_case(name, name[5] if name.startswith("real-") else ""), tmp_path / folder)
+    return Job(RECIPES["tiny"], tmp_path, real=tmp_path)
+
+
+def test_the_weigher_learns_from_all_kinds_but_from_no_held_out_patient(job):
+    assert [case.name for case in weigher_cases(job)] == [
+        "training-1", "sketch-1", "adverse-1", "real-a-1", "real-b-1",
+    ]  # fmt: skip
+    without = replace(job, hold_out=("a",))
+    assert [case.name for case in weigher_cases(without)][3:] == ["real-b-1"]
+    assert [case.name for case in validation_cases(without)] == ["training-9", "real-b-2"]
+    simulated = replace(job, real=None)
+    assert not any(case.name.startswith("real") for case in weigher_cases(simulated))
+    assert [case.name for case in validation_cases(simulated)] == ["training-9"]
+
+
+def test_sketches_adverse_scans_and_torn_arteries_are_drawn_more_often():
+    assert times_drawn(_case("sketch-1", agatston=900, motion=6)) == 3
+    assert times_drawn(_case("training-1", agatston=900, motion=1)) == 1
+    assert times_drawn(_case("training-1", agatston=900, motion=6)) == 2
+    assert times_drawn(_case("training-1", agatston=20, motion=6)) == 1
+    assert times_drawn(_case("real-a-1", agatston=900, motion=6)) == 1
+    assert times_drawn(_case("adverse-1")) == 2
