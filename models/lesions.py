@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
@@ -38,7 +38,7 @@ def without_metal(weights: Float, credit: Float, hu: NDArray[np.int16]) -> Float
     numbers = np.arange(count + 1)
     whole = ndimage.sum_labels(credit, components, numbers)
     coronary = ndimage.sum_labels(weights * credit, components, numbers)
-    metal = (ndimage.maximum(hu, components, numbers) >= METAL_HU) & (coronary < INSIDE * whole)
+    metal = (_highest(hu, components, count) >= METAL_HU) & (coronary < INSIDE * whole)
     metal[0] = False  # outside of all components
     return np.where(metal[components], np.float32(0), weights)
 
@@ -64,8 +64,16 @@ def certain_lesions(weights: Float, credit: Float, voxel_mm3: float, certain: fl
     if certain <= 0:
         return weights
     lesions, count = ndimage.label((credit > 0) & (weights >= INSIDE), NEIGHBOURS)
-    highest = ndimage.maximum(weights, lesions, np.arange(count + 1))
+    highest = _highest(weights, lesions, count)
     volume = np.bincount(lesions.ravel(), minlength=count + 1) * voxel_mm3
-    counts = (np.asarray(highest) >= certain) & (volume >= MINIMUM_LESION_MM3 - VOLUME_FUZZ_MM3)
+    counts = (highest >= certain) & (volume >= MINIMUM_LESION_MM3 - VOLUME_FUZZ_MM3)
     counts[0] = False  # outside of all lesions
     return np.where(counts[lesions], weights, np.float32(0))
+
+
+def _highest(values: NDArray[Any], components: NDArray[np.int32], count: int) -> NDArray[np.float32]:
+    """Return the highest value of each component, 0 where there is none; scipy's own sorts the whole volume."""
+    highest = np.zeros(count + 1, np.float32)
+    inside = components > 0
+    np.maximum.at(highest, components[inside], values[inside].astype(np.float32))
+    return highest
