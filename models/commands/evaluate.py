@@ -139,7 +139,7 @@ def _localizer(args: argparse.Namespace, options: ScoringOptions) -> None:
 
 
 def _own(args: argparse.Namespace, options: ScoringOptions) -> None:
-    """Score a site's own scans as the node would."""
+    """Score a site's own scans with localiser and scorer."""
     scans = [scan for scan in own_data.read_list(args.own) if args.part in (scan.part, "all")]
     if not scans:
         raise SettingsError(f"{args.own} lists no scans for {args.part}")

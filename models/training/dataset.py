@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from calcium.volume import CTVolume
     from models.training.phantom import PhantomScan
 
 AORTA, VALVE, OTHER, METAL = 4, 5, 6, 8
@@ -202,6 +203,50 @@ def real_case_of(task: RealTask) -> CachedCase:
     )
 
 
+def annotated_case(
+    scan: tuple[str, str, str],
+    resampled: CTVolume,
+    labels: NDArray[np.uint8],
+    box: BoxMm,
+    drawn: dict[str, Any],
+) -> CachedCase:
+    """Return what is kept of an annotated scan.
+
+    Parameters
+    ----------
+    scan
+        Name, patient, origin.
+    resampled
+        The scan, slices of 3.0 mm every 1.5 mm.
+    labels
+        uint8, shape of `resampled`.
+    box
+        Heart box, LPS mm.
+    drawn
+        What breakdowns go by; see `facts`.
+    """
+    place, geometry = crop(resampled, box)
+    hu = np.ascontiguousarray(resampled.hu[place.slices])
+    kept = np.ascontiguousarray(labels[place.slices])
+    score = score_mask(resampled, labels, CORONARY)
+    slices = place.slices[0]
+    name, patient, origin = scan
+    return CachedCase(
+        name=name,
+        patient=patient,
+        origin=origin,
+        geometry=geometry,
+        hu=hu,
+        labels=kept,
+        heart_box=box,
+        agatston=score.agatston,
+        volume_mm3=score.volume_mm3,
+        slice_agatston=score.slice_agatston[slices].astype(np.float32),
+        slice_volume_mm3=score.slice_volume[slices].astype(np.float32),
+        description=facts(drawn, hu, kept, geometry.voxel_volume_mm3),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class OriginalTask:
     """A real series as it is, with its reference; picklable."""
@@ -223,29 +268,10 @@ def original_case_of(task: OriginalTask) -> CachedCase:
     reference = json.loads((series / "reference" / "reference.json").read_text(encoding="utf-8"))
     low, high = reference["heart_box_mm"]
     box = BoxMm(tuple(low), tuple(high))
-    place, geometry = crop(resampled, box)
-    hu = np.ascontiguousarray(resampled.hu[place.slices])
-    labels = np.ascontiguousarray(everywhere[place.slices])
-    score = score_mask(resampled, everywhere, CORONARY)
     small, grid = coarse(resampled)
-    slices = place.slices[0]
-    return CachedCase(
-        name=task.name,
-        patient=task.patient,
-        origin="real",
-        geometry=geometry,
-        hu=hu,
-        labels=labels,
-        heart_box=box,
-        agatston=score.agatston,
-        volume_mm3=score.volume_mm3,
-        slice_agatston=score.slice_agatston[slices].astype(np.float32),
-        slice_volume_mm3=score.slice_volume[slices].astype(np.float32),
-        coarse=small,
-        coarse_geometry=grid,
-        description=facts({"kernel": "real"}, hu, labels, geometry.voxel_volume_mm3)
-        | {"low": reference["low"], "high": reference["high"]},
-    )
+    case = annotated_case((task.name, task.patient, "real"), resampled, everywhere, box, {"kernel": "real"})
+    seen = {"low": reference["low"], "high": reference["high"]}
+    return replace(case, coarse=small, coarse_geometry=grid, description=case.description | seen)
 
 
 def original_tasks(folder: Path) -> list[tuple[str, OriginalTask]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,8 +25,7 @@ from calcium.volume import CTVolume
 from models.device import Runner
 from models.heart import LocalizerConfig, locate
 from models.training.augmentation import CORONARY
-from models.training.cache import CachedCase, crop
-from models.training.dataset import facts
+from models.training.dataset import annotated_case, facts
 from models.training.evaluation import ScanRecord
 from models.weightset import load_weights
 
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.scoring import Scorer
+    from models.training.cache import CachedCase
 
+PSEUDONYM = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # it names files
 PARTS = ("training", "validation", "test")
 SHARES = (0.7, 0.85)  # of patients without a part: training below the first, test from the second
 ORIGIN = "site"
@@ -113,6 +115,8 @@ def read_list(path: Path) -> list[OwnScan]:
             raise AnnotationError(f"{path.name}: unknown columns {', '.join(sorted(unknown))}")
         if not values.get("patient") or not values.get("series"):
             raise AnnotationError(f"{where}: a line needs patient and series")
+        if not PSEUDONYM.fullmatch(values["patient"]):
+            raise AnnotationError(f"{where}: a pseudonym has letters, digits, '_', '-' and '.' only")
         scan = _scan(values, path.parent, where, tables)
         if parts.setdefault(scan.patient, scan.part) != scan.part:
             raise AnnotationError(f"{where}: the patient is in {parts[scan.patient]} and in {scan.part}")
@@ -186,28 +190,10 @@ def case_of(scan: OwnScan) -> CachedCase | None:
     config = replace(LocalizerConfig.of(weights.localizer), rise_mm=0.0)
     with torch.inference_mode():
         box = locate(resampled, weights.networks, config, Runner())
-    place, geometry = crop(resampled, box)
-    score = score_mask(resampled, labels, CORONARY)
-    hu = np.ascontiguousarray(resampled.hu[place.slices])
-    kept = np.ascontiguousarray(labels[place.slices])
-    slices = place.slices[0]
-    return CachedCase(
-        name=scan.name,
-        patient=scan.patient,
-        origin=ORIGIN,
-        geometry=geometry,
-        hu=hu,
-        labels=kept,
-        heart_box=box,
-        agatston=score.agatston,
-        volume_mm3=score.volume_mm3,
-        slice_agatston=score.slice_agatston[slices].astype(np.float32),
-        slice_volume_mm3=score.slice_volume[slices].astype(np.float32),
-        description=facts(_drawn(volume), hu, kept, geometry.voxel_volume_mm3),
-    )
+    return annotated_case((scan.name, scan.patient, ORIGIN), resampled, labels, box, _drawn(volume))
 
 
-def _drawn(volume: CTVolume) -> dict[str, object]:
+def _drawn(volume: CTVolume) -> dict[str, Any]:
     """Return what breakdowns go by."""
     step, pixel, _ = volume.geometry.spacing_mm
     thickness = volume.slice_thickness_mm
@@ -215,9 +201,10 @@ def _drawn(volume: CTVolume) -> dict[str, object]:
 
 
 def record_of(scan: OwnScan, scorer: Scorer, name: str) -> ScanRecord:
-    """Score a scan as the node would, beside its reference.
+    """Score a scan with the node's localiser and scorer, beside its reference.
 
-    A scan without a result has no predicted score; its description names the reason (``failure``).
+    The node's checks of headers (contrast, thickness) are not made: the site chose its scans. A scan without a
+    result has no predicted score; its description names the reason (``failure``).
     """
     volume = read_scan(scan)
     description = _drawn(volume)

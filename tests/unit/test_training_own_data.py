@@ -47,7 +47,7 @@ def test_an_annotated_series_becomes_a_case_with_its_reference(site):
     assert (case.patient, case.origin) == ("p1", "site")
     assert case.agatston == pytest.approx(scan.agatston, rel=0.2)
     assert case.hu.shape == case.labels.shape == case.geometry.shape
-    assert set(np.unique(case.labels[case.hu >= 130])) <= {0, 1, 2, 3, 4, 5, 6, 8}
+    assert np.isin(case.labels, (1, 2, 3)).any()
     assert case.heart_box.iou(scan.heart_box) > 0.6
     # The same image without DICOM: the same case.
     (other,) = read_list(
@@ -96,6 +96,7 @@ def test_an_annotation_that_is_absent_is_named(site):
             "patient,series,agatston,part\np,a,1,training\np,b,1,test\n",
             "line 3: the patient is in training and in test",
         ),
+        ("patient,series,agatston\n../p,a,1\n", "line 2: a pseudonym has"),
         ("patient,series,agatston,part\np,a,1,exam\n", "line 2: part must be one of"),
         ("patient,series,agatston,age\np,a,1,3\n", "unknown columns age"),
         ("patient,series,agatston\np,a,-3\n", "line 2: a score must be"),
@@ -110,7 +111,8 @@ def test_a_faulty_list_is_refused_with_its_line(tmp_path, text, message):
 
 def test_patients_without_a_part_are_split_the_same_everywhere():
     parts = [part_of(f"patient-{number}") for number in range(2000)]
-    assert parts == [part_of(f"patient-{number}") for number in range(2000)]
+    # Pinned: another split would move patients between training and test.
+    assert "".join(part[:2] for part in parts[:12]) == "trvatrtrtrvatrtrtetetrtr"
     shares = [parts.count(part) / len(parts) for part in PARTS]
     assert shares == pytest.approx([0.7, 0.15, 0.15], abs=0.03)
 
