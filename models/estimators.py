@@ -129,10 +129,14 @@ def regress(
 ) -> Estimate:
     """Return what the paper's regressors give: ``agatston`` and ``volume`` networks on 256x256 slices.
 
-    Parameters are those of `weigh`; the credit is not used.
+    Parameters are those of `weigh`; the credit is not used. An output below the least score that a slice with
+    calcium can have, one pixel of weight 1 (Agatston) or one voxel (volume), is no calcium: a small positive
+    output in every slice would add up to a plaque.
     """
     del credit
     given = regressor_input(crop)
+    increment, row, column = crop.volume.geometry.spacing_mm
+    least = {"agatston": row * column, "volume": increment * row * column}
     images = torch.from_numpy(given.images)
     voxels = torch.from_numpy(given.voxel_mm).expand(len(images), 3)
     scores = {}
@@ -141,7 +145,8 @@ def regress(
         for network in networks[role]:
             assert isinstance(network, Regressor)
             members.append(network.score(runner(network, network, (images, voxels))).double().numpy())
-        scores[role] = np.mean(members, axis=0)
+        mean = np.mean(members, axis=0)
+        scores[role] = np.where(mean < least[role], 0.0, mean)
     response = None
     if heat_map:
         response = _joint_response(networks["agatston"][0], crop, given, scores["agatston"], runner)

@@ -14,7 +14,7 @@ from calcium.geometry import BoxMm
 from models.preprocess import AXES, coarse, localizer_input
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import nn
@@ -52,6 +52,10 @@ class LocalizerConfig:
         Added to each face (x, y, z) of the region that is scored, so that calcium at the box's faces counts.
     cut
         Probability of the outermost axial slice from which the scan cuts the heart.
+    sure
+        A slice whose two neighbours both have at least this probability, or at most 1 minus it, is given their
+        mean instead of being computed: after smoothing, no single slice there moves a face. Above 1: all are
+        computed.
     """
 
     grid_mm: float = 3.0
@@ -65,6 +69,7 @@ class LocalizerConfig:
     rise_mm: float = 0.0
     score_margin_mm: tuple[float, float, float] = (3.0, 3.0, 3.0)
     cut: float = 0.8
+    sure: float = 0.95
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> LocalizerConfig:
@@ -112,16 +117,49 @@ def profiles(
     probabilities: dict[str, Probabilities] = {}
     centres: dict[str, Probabilities] = {}
     for number, axis in enumerate(AXES):
-        members = []
-        for network in networks[axis]:
-            offsets = network.config.offsets  # type: ignore[union-attr]
-            slices = torch.from_numpy(localizer_input(hu, number, offsets))  # type: ignore[arg-type]
-            slices = slices.contiguous(memory_format=torch.channels_last)  # a third faster on the CPU
-            members.append(torch.sigmoid(runner(network, network, (slices,))).double().numpy())
-        probabilities[axis] = np.mean(members, axis=0)
+        probabilities[axis] = _profile(hu, number, networks[axis], config.sure, runner)
         first, step = geometry.origin_mm[2 - number], geometry.spacing_mm[number]
         centres[axis] = np.asarray(first + step * np.arange(geometry.shape[number]), np.float64)
     return probabilities, centres
+
+
+def _profile(
+    hu: NDArray[np.int16], axis: int, members: Sequence[nn.Module], sure: float, runner: Runner
+) -> Probabilities:
+    """Return the ensemble's probability in each slice: every second one first, then what lies between."""
+    inputs = {
+        offsets: torch.from_numpy(localizer_input(hu, axis, offsets)).contiguous(
+            memory_format=torch.channels_last  # a third faster on the CPU
+        )
+        for offsets in {_offsets(network) for network in members}
+    }
+
+    def compute(index: NDArray[np.intp]) -> Probabilities:
+        found = [
+            torch.sigmoid(runner(network, network, (inputs[_offsets(network)][index],))).double().numpy()
+            for network in members
+        ]
+        mean: Probabilities = np.mean(found, axis=0)
+        return mean
+
+    count = hu.shape[axis]
+    profile = np.zeros(count)
+    first = np.unique(np.append(np.arange(0, count, 2), count - 1))
+    profile[first] = compute(first)
+    between = np.arange(1, count - 1, 2)
+    before, after = profile[between - 1], profile[between + 1]
+    alike = np.maximum(before, after) <= 1 - sure
+    alike |= np.minimum(before, after) >= sure
+    profile[between] = (before + after) / 2
+    open_ = between[~alike]
+    if len(open_):
+        profile[open_] = compute(open_)
+    return profile
+
+
+def _offsets(network: nn.Module) -> tuple[int, ...]:
+    offsets: tuple[int, ...] = network.config.offsets  # type: ignore[union-attr, assignment]
+    return offsets
 
 
 def smooth(probability: Probabilities, width: int) -> Probabilities:

@@ -24,8 +24,9 @@ from models.training.evaluation_report import DEFAULT, write
 from models.weightset import bundled, load_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+Item = TypeVar("Item")
 Found = TypeVar("Found")
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=evaluation_scans.EVALUATION_SEED, help="first simulated seed"
     )
     parser.add_argument("--device", choices=DEVICES, help="default: AGATSTON_DEVICE, else auto")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="that simulate")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="that simulate and score")
     parser.add_argument("--work", type=Path, help="default: AGATSTON_HOME/training")
     parser.add_argument("--out", type=Path, default=Path("evaluation"), help="folder of the report")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -96,20 +97,22 @@ def _crops(args: argparse.Namespace, options: ScoringOptions) -> None:
         cache.fill(folder, dataset.case_of, tasks, processes=args.processes, progress=not args.quiet)
         paths = [folder / f"{name}.npz" for name, _ in tasks]
         title = f"{len(paths)} simulated heart crops, {words} distribution, reference boxes off by 3 mm"
-    sets = {DEFAULT: load_weights(options.weights)}
+    locations = {DEFAULT: options.weights}
     if args.all_networks:
-        sets |= {
-            name.removeprefix("paper-"): load_weights(name) for name in bundled() if name.startswith("paper-")
-        }
-    runner = Runner(options.torch_device, options.batch)
-    records = [
-        evaluation_scans.score_case(cache.load(path), sets, runner, default=DEFAULT, with_attention=True)
-        for path in tqdm(paths, desc="scoring", disable=args.quiet, mininterval=5)
-    ]
+        locations |= {name.removeprefix("paper-"): name for name in bundled() if name.startswith("paper-")}
+    one = partial(
+        evaluation_scans.score_cached,
+        sets=tuple(locations.items()),
+        options=_alone(args, options),
+        default=DEFAULT,
+    )
+    records = _everywhere(args, one, paths, "scoring")
     print(write(records, args.out, title).read_text(encoding="utf-8"))
     shown = attention_pictures.chosen(paths, records, args.pictures)
     if shown:
         cases = [cache.load(path) for path in shown]
+        sets = {name: load_weights(location) for name, location in locations.items()}
+        runner = Runner(options.torch_device, options.batch)
         attention_pictures.write_pictures(cases, sets, runner, args.out / "attention.png")
 
 
@@ -118,7 +121,7 @@ def _whole(args: argparse.Namespace, options: ScoringOptions) -> None:
     one = partial(
         evaluation_scans.score_whole, options=_alone(args, options), name=DEFAULT, shifted=args.shifted
     )
-    found = _everywhere(args, one, args.whole, "whole")
+    found = _everywhere(args, one, range(args.seed, args.seed + args.whole), "whole")
     words = "shifted" if args.shifted else "training"
     title = f"{len(found)} whole simulated scans, {words} distribution, with localiser"
     path = write([record for record, _ in found], args.out / "whole", title)
@@ -130,7 +133,7 @@ def _whole(args: argparse.Namespace, options: ScoringOptions) -> None:
 def _localizer(args: argparse.Namespace, options: ScoringOptions) -> None:
     """Find the hearts of simulated scans of all coverages."""
     one = partial(evaluation_scans.locate_whole, options=_alone(args, options), shifted=args.shifted)
-    found = _everywhere(args, one, args.localizer, "localizer")
+    found = _everywhere(args, one, range(args.seed, args.seed + args.localizer), "localizer")
     table = (
         evaluation_scans.kinds_table(found) + "\n" + evaluation_scans.box_table([error for _, error in found])
     )
@@ -163,12 +166,14 @@ def _alone(args: argparse.Namespace, options: ScoringOptions) -> ScoringOptions:
     return replace(options, threads=1) if args.processes > 1 else options
 
 
-def _everywhere(args: argparse.Namespace, one: Callable[[int], Found], count: int, words: str) -> list[Found]:
-    """Return what `one` gives for `count` seeds, computed in several processes."""
+def _everywhere(
+    args: argparse.Namespace, one: Callable[[Item], Found], items: Sequence[Item], words: str
+) -> list[Found]:
+    """Return what `one` gives for each item, computed in several processes."""
     context = multiprocessing.get_context("forkserver")
     with ProcessPoolExecutor(args.processes, mp_context=context) as pool:
-        found = pool.map(one, range(args.seed, args.seed + count))
-        return list(tqdm(found, total=count, desc=words, disable=args.quiet, mininterval=5))
+        found = pool.map(one, items)
+        return list(tqdm(found, total=len(items), desc=words, disable=args.quiet, mininterval=5))
 
 
 def _folder(args: argparse.Namespace, options: ScoringOptions) -> int:

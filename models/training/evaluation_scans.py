@@ -24,11 +24,13 @@ from models.heart import LocalizerConfig, locate
 from models.preprocess import heart_crop
 from models.scoring import Scorer
 from models.training.augmentation import CORONARY
+from models.training.cache import load
 from models.training.dataset import AORTA, VALVE, SimulatedTask, facts
 from models.training.evaluation import ScanRecord
 from models.training.localizer_training import box_error
 from models.training.phantom import make_scan
 from models.training.statistics import wilson
+from models.weightset import load_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -140,6 +142,35 @@ def score_case(
         attention=shares,
         description=case.description,
     )
+
+
+@cache
+def _weights(location: str) -> WeightSet:
+    """Return a set of weights of this process."""
+    return load_weights(location)
+
+
+def score_cached(
+    path: Path, sets: tuple[tuple[str, str], ...], options: ScoringOptions, *, default: str
+) -> ScanRecord:
+    """Score one file of a cache, with its attention; for several processes.
+
+    Parameters
+    ----------
+    path
+        Of the case.
+    sets
+        (name in the tables, folder or name of the weights) of each set.
+    options
+        Device, threads, batch.
+    default
+        See `score_case`.
+    """
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    loaded = {name: _weights(location) for name, location in sets}
+    runner = Runner(options.torch_device, options.batch)
+    return score_case(load(path), loaded, runner, default=default, with_attention=True)
 
 
 def _inside(labels: NDArray[np.uint8], crop: HeartCrop) -> NDArray[np.uint8]:

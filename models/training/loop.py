@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from calcium.errors import SettingsError
+from models.training.memory import keep_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -171,6 +172,7 @@ def fit(
         Options, best epoch, its figures, seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    keep_memory()
     device = torch.device(options.device)
     network.to(device)
     # AdamW without decay is Adam.

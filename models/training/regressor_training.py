@@ -19,7 +19,7 @@ from models.preprocess import heart_crop, regressor_input
 from models.training.loop import LoopOptions, fit, half_precision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
     from typing import Any
 
@@ -60,7 +60,7 @@ class SliceSet:
         return self.agatston if target == "agatston" else self.volume_mm3
 
 
-def slices_of(cases: Sequence[CachedCase]) -> SliceSet:
+def slices_of(cases: Iterable[CachedCase]) -> SliceSet:
     """Return the slices inside the reference heart boxes of cached cases."""
     images, voxels, agatston, volume, scan = [], [], [], [], []
     for number, case in enumerate(cases):
@@ -88,15 +88,54 @@ def _tensors(data: SliceSet, index: NDArray[np.int64], device: str) -> tuple[Ten
 
 
 @torch.inference_mode()
-def predict(network: nn.Module, data: SliceSet, device: str = "cpu") -> NDArray[np.float32]:
-    """Return the network's outputs for all slices (not yet transformed back)."""
+def predict(network: nn.Module, data: SliceSet, loop: LoopOptions) -> NDArray[np.float32]:
+    """Return the network's outputs for all slices (not yet transformed back), as precise as in training."""
     outputs = []
-    half = half_precision(LoopOptions(epochs=1, device=device))
+    half, device = half_precision(loop), loop.device
     for index in np.array_split(np.arange(len(data.scan)), max(1, len(data.scan) // BATCH)):
         with torch.autocast(device, dtype=half, enabled=half is not None):
             outputs.append(network(*_tensors(data, index, device)).float().cpu())
     result: NDArray[np.float32] = torch.cat(outputs).numpy()
     return result
+
+
+def order_of(
+    calcified: NDArray[np.bool_], batch: int, rng: np.random.Generator, *, balanced: bool
+) -> NDArray[np.int64]:
+    """Return the order in which an epoch shows the slices.
+
+    The paper's is random. Where an eighth of the slices has calcium, the mean absolute error leads to "always
+    0" and stays there for hundreds of batches; batches of which half have calcium lead out of it.
+
+    Parameters
+    ----------
+    calcified
+        bool, (slice,): whether the slice has a score.
+    batch
+        Slices.
+    rng
+        Of this epoch.
+    balanced
+        Half of each batch is slices with calcium, repeated as often as needed, and half others.
+
+    Returns
+    -------
+    numpy.ndarray
+        int64: all slices; with `balanced` as many, in whole batches.
+    """
+    count = len(calcified)
+    with_calcium, without = np.flatnonzero(calcified), np.flatnonzero(~calcified)
+    if not balanced or min(len(with_calcium), len(without)) == 0:
+        return rng.permutation(count)
+    steps, half = max(1, count // batch), batch // 2
+
+    def drawn(of: NDArray[np.int64], number: int) -> NDArray[np.int64]:
+        passes = -(-steps * number // len(of))
+        return np.concatenate([rng.permutation(of) for _ in range(passes)])[: steps * number].reshape(
+            steps, number
+        )
+
+    return np.concatenate([drawn(with_calcium, half), drawn(without, batch - half)], axis=1).ravel()
 
 
 def train(
@@ -107,6 +146,7 @@ def train(
     config: RegressorConfig,
     loop: LoopOptions,
     batch: int = BATCH,
+    balanced: int = 0,
     resume: bool = False,
     progress: bool = True,
 ) -> tuple[Regressor, dict[str, Any]]:
@@ -124,17 +164,20 @@ def train(
         The paper's options: LoopOptions(epochs=50).
     batch
         Slices; the paper's 100.
+    balanced
+        In so many epochs at the start, half of each batch is slices with calcium; see `order_of`.
     resume, progress
         See models.training.loop.fit.
     """
     torch.manual_seed(loop.seed)
     network = Regressor(config)
     target = network.target_of(torch.from_numpy(training.score(config.target)))
-    count = len(training.scan)
-    steps = max(1, count // batch)
+    calcified = training.score(config.target) > 0
+    steps = max(1, len(calcified) // batch)
 
     def batches(epoch: int) -> Iterator[NDArray[np.int64]]:
-        order = np.random.default_rng([loop.seed, epoch]).permutation(count)
+        rng = np.random.default_rng([loop.seed, epoch])
+        order = order_of(calcified, batch, rng, balanced=epoch <= balanced)
         for step in range(steps):
             yield order[step * batch : (step + 1) * batch]
 
@@ -145,7 +188,7 @@ def train(
     def validate(net: nn.Module) -> dict[str, float]:
         assert isinstance(net, Regressor)
         true = net.target_of(torch.from_numpy(validation.score(config.target)))
-        found = torch.from_numpy(predict(net, validation, loop.device))
+        found = torch.from_numpy(predict(net, validation, loop))
         return {"validation": float((found - true).abs().mean())}
 
     record = fit(

@@ -6,11 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from calcium.errors import NotEligibleError, WeightsError
-from models.heart import LocalizerConfig, box_of, largest_run, smooth
+from calcium.geometry import VolumeGeometry
+from calcium.volume import CTVolume
+from models.device import Runner
+from models.heart import LocalizerConfig, box_of, largest_run, profiles, smooth
+from models.networks.localizer import SliceClassifierConfig
 
 CONFIG = LocalizerConfig()
 STEP = 3.0
@@ -132,3 +137,52 @@ def test_unknown_settings_are_refused():
     assert LocalizerConfig.of({"grow_mm": [1.0, 2.0, 3.0]}).grow_mm == (1.0, 2.0, 3.0)
     with pytest.raises(WeightsError, match="margin"):
         LocalizerConfig.of({"margin": 3})
+
+
+class Brightness(torch.nn.Module):
+    """A classifier whose logit is a hundredth of the slice's HU; counts the slices that it was shown."""
+
+    config = SliceClassifierConfig(offsets=(0,))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown = 0
+
+    def forward(self, slices: torch.Tensor) -> torch.Tensor:
+        self.shown += len(slices)
+        return (slices.mean(dim=(1, 2, 3)) * 4095.0 - 1000.0) / 100.0
+
+
+def axial_profile(hu: list[int], sure: float) -> tuple[np.ndarray, int]:
+    """Return the axial profile of slices of these HU, and how many slices were computed."""
+    counted = Brightness()
+    networks = {axis: (counted if axis == "axial" else Brightness(),) for axis in AXES}
+    # Every second slice of the resampled scan is one of the localiser's.
+    voxels = np.repeat(np.array(hu, np.int16), 2)[:, None, None] * np.ones((1, 4, 4), np.int16)
+    volume = CTVolume(voxels, VolumeGeometry((0, 0, 0), (1.5, 3.0, 3.0), voxels.shape), 3.0)
+    found, _ = profiles(volume, networks, LocalizerConfig(sure=sure), Runner())
+    return found["axial"], counted.shown
+
+
+@given(st.lists(st.integers(-600, 600), min_size=1, max_size=40))
+def test_only_slices_between_two_sure_and_like_ones_are_not_computed(hu):
+    full, all_of_them = axial_profile(hu, 2.0)
+    assert full == pytest.approx(1 / (1 + np.exp(-np.array(hu) / 100)), abs=1e-4)
+    assert all_of_them == len(hu)
+    sparing, shown = axial_profile(hu, 0.95)
+    changed = np.flatnonzero(np.abs(sparing - full) > 1e-9)
+    left_out = 0
+    for place in range(1, len(hu) - 1, 2):
+        pair = full[[place - 1, place + 1]]
+        alike = pair.min() >= 0.95 or pair.max() <= 1 - 0.95
+        left_out += alike
+        assert alike or place not in changed
+        if alike:
+            assert sparing[place] == pytest.approx(pair.mean())
+    assert not np.any(changed % 2 == 0)
+    assert shown == len(hu) - left_out
+
+
+def test_a_heart_costs_little_more_than_every_second_slice():
+    hu = [-500] * 40 + [-100, 100] + [500] * 40 + [0] + [-500] * 40
+    assert axial_profile(hu, 0.95)[1] < 0.56 * len(hu)

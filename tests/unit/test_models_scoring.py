@@ -135,6 +135,22 @@ def test_regressed_slices_are_summed_and_a_score_above_the_bound_is_told(tmp_pat
     assert (result.heat_map.response >= 0).all()
 
 
+def test_a_regressed_slice_counts_from_one_pixel_on(tmp_path: Path):
+    volume = hand_made.phantom()
+    _, row, column = volume.geometry.spacing_mm
+    totals = []
+    for part in (0.98, 1.02):
+        networks = {
+            "agatston": hand_made.regressor(part * row * column),
+            "volume": hand_made.regressor(part * 1.5 * row * column, "volume"),
+        }
+        folder = hand_made.save(tmp_path / str(part), **networks)
+        result = Scorer.load(ScoringOptions(weights=str(folder), device="cpu")).score(volume)
+        totals.append((result.agatston, result.volume_mm3))
+    assert totals[0] == (0, 0)
+    assert min(totals[1]) > 0
+
+
 def test_an_ensemble_is_the_mean_of_its_members(tmp_path: Path, scorer: Scorer):
     from models.weightset import save_weights  # noqa: PLC0415
 

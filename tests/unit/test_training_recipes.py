@@ -9,7 +9,14 @@ import pytest
 
 from calcium.geometry import BoxMm, VolumeGeometry
 from models.training import cache
-from models.training.recipes import RECIPES, Job, times_drawn, validation_cases, weigher_cases
+from models.training.recipes import (
+    RECIPES,
+    Job,
+    regressor_cases,
+    times_drawn,
+    validation_cases,
+    weigher_cases,
+)
 
 
 def _case(name: str, patient: str = "", agatston: float = 0.0, motion: float = 0.0) -> cache.CachedCase:
@@ -55,7 +62,9 @@ def test_the_weigher_learns_from_all_kinds_but_from_no_held_out_patient(job):
     without = replace(job, hold_out=("a",))
     assert [case.name for case in weigher_cases(without)][3:] == ["real-b-1"]
     assert [case.name for case in validation_cases(without)] == ["training-9", "real-b-2"]
+    assert [case.name for case in regressor_cases(without)] == ["training-1", "real-b-1"]
     simulated = replace(job, real=None)
+    assert [case.name for case in regressor_cases(simulated)] == ["training-1"]
     assert not any(case.name.startswith("real") for case in weigher_cases(simulated))
     assert [case.name for case in validation_cases(simulated)] == ["training-9"]
 

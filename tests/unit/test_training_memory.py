@@ -1,0 +1,35 @@
+"""Memory that is kept between batches."""
+
+import subprocess
+import sys
+
+PROGRAM = """
+import resource, sys
+import torch
+from models.training.memory import keep_memory
+
+if sys.argv[1] == "kept":
+    assert keep_memory()
+
+def pages_cleared():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(50_000_000)  # 200 MB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+for _ in range(15):
+    pages_cleared()
+print(sum(pages_cleared() for _ in range(5)) * resource.getpagesize())
+"""
+
+
+def cleared(way: str) -> int:
+    """Return the bytes that the system cleared for five arrays like fifteen before."""
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM, way], check=True, capture_output=True, text=True, timeout=120
+    )
+    return int(ended.stdout)
+
+
+def test_freed_memory_is_used_again_without_being_cleared_by_the_system():
+    assert cleared("kept") < 1_000_000
+    assert cleared("given back") > 500_000_000
