@@ -101,8 +101,7 @@ def score_case(
     Parameters
     ----------
     case
-        From the cache; its reference box stands in for the localiser's, risen as the default set's, off by some
-        mm.
+        From the cache; its reference box stands in for the localiser's, risen as each set's, off by some mm.
     sets
         Name in the tables -> weights.
     runner
@@ -113,12 +112,16 @@ def score_case(
         Whether to measure the default network's attention.
     """
     volume = CTVolume(case.hu, case.geometry, 3.0)
-    rise = LocalizerConfig.of(sets[default].localizer).rise_mm
-    crop = heart_crop(volume, jittered(case.raised_box(rise), int(case.description.get("seed", 0))))
-    credit = credit_map(crop.volume, crop.box)
+    seed = int(case.description.get("seed", 0))
+    crops: dict[float, tuple[HeartCrop, NDArray[np.float32]]] = {}
     agatston, volumes = {}, {}
     shares, interval = None, None
     for name, weights in sets.items():
+        rise = LocalizerConfig.of(weights.localizer).rise_mm
+        if rise not in crops:
+            found = heart_crop(volume, jittered(case.raised_box(rise), seed))
+            crops[rise] = found, credit_map(found.volume, found.box)
+        crop, credit = crops[rise]
         shown = with_attention and name == default
         with torch.no_grad():
             estimate: Estimate = ESTIMATORS[weights.scorer](
