@@ -13,7 +13,7 @@ def keep_memory() -> bool:
     """Let the C library keep freed memory instead of giving it back; tell whether it can.
 
     Training frees and asks for the same hundreds of megabytes in every batch. By default glibc returns them to
-    the system each time, which then has to clear every page again: a third of the time of a batch of the
+    the system each time, which then has to clear every page again: a quarter of the time of a batch of the
     paper's networks. For the rest of the process; other C libraries are left as they are.
     """
     try:
