@@ -283,8 +283,13 @@ def make_data(job: Job, part: str) -> None:
 
 def regressor_cases(job: Job) -> Iterator[CachedCase]:
     """Yield what the paper's networks are trained on, without the held-out patients."""
+    return _training_cases(job, "simulated")
+
+
+def _training_cases(job: Job, *made: str) -> Iterator[CachedCase]:
+    """Yield cases of the `made` folders, real anatomy and the site, without the held-out patients."""
     more = [*(["real"] if job.real is not None else []), *(["own"] if job.own is not None else [])]
-    for folder in ("simulated", *more):
+    for folder in (*made, *more):
         yield from (case for case in cache.iterate(job.work / folder) if case.patient not in job.hold_out)
 
 
@@ -348,9 +353,7 @@ def train_localizer(job: Job) -> nn.ModuleDict:
 
 def weigher_cases(job: Job) -> Iterator[CachedCase]:
     """Yield what the weigher is trained on, without the held-out patients."""
-    more = [*(["real"] if job.real is not None else []), *(["own"] if job.own is not None else [])]
-    for folder in ("simulated", "sketches", "adverse", *more):
-        yield from (case for case in cache.iterate(job.work / folder) if case.patient not in job.hold_out)
+    return _training_cases(job, "simulated", "sketches", "adverse")
 
 
 def times_drawn(case: CachedCase) -> int:
