@@ -20,6 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from calcium.errors import WeightsError
 from models.networks import build, describe
+from models.networks.weigher import Weigher
 from models.results import WeightsIdentity
 from models.training.calibration import Calibration
 
@@ -282,3 +283,6 @@ def _fuse(network: nn.Module) -> None:
             if isinstance(first, nn.Conv2d | nn.Conv3d) and isinstance(second, nn.BatchNorm2d | nn.BatchNorm3d):
                 module[number] = fuse_conv_bn_eval(first, second)
                 module[number + 1] = nn.Identity()
+    if isinstance(network, Weigher):
+        network.split_joins()
+        network.up.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

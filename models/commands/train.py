@@ -94,7 +94,11 @@ def _job(args: argparse.Namespace) -> recipes.Job:
         if args.epochs < 1:
             raise SettingsError(f"--epochs must be at least 1, not {args.epochs}")
         recipe = replace(
-            recipe, localizer_epochs=args.epochs, weigher_epochs=args.epochs, regressor_epochs=args.epochs
+            recipe,
+            localizer_epochs=args.epochs,
+            sketched_epochs=args.epochs,
+            weigher_epochs=args.epochs,
+            regressor_epochs=args.epochs,
         )
     if args.real is not None and not args.real.is_dir():
         raise SettingsError(f"--real names {args.real}, which is no folder")

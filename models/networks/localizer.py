@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from models.networks.halving import Halving
+
 
 @dataclass(frozen=True, slots=True)
 class SliceClassifierConfig:
@@ -56,7 +58,7 @@ class SliceClassifier(nn.Module):
         before = len(config.offsets)
         for step in BOBNET:
             if step == "P":
-                layers.append(nn.MaxPool2d(2, ceil_mode=True))
+                layers.append(Halving())
                 continue
             after = config.channels(int(step))
             layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from models.networks.halving import JoiningConv2d, halved
+
 CONTEXT_LEVEL = 2  # the U-Net level (a quarter of the resolution) that the context joins
 
 
@@ -103,7 +105,10 @@ class Context(nn.Module):
 
     def forward(self, cubes: Tensor) -> Tensor:
         """Return (scan, 16, s/2, s/2, s/2) from cubes (scan, 4, s, s, s)."""
-        fine = self.fine(cubes)  # (m, 16, 24, 24, 24)
+        # A single small cube is convolved five times as slowly as two (torch then avoids oneDNN).
+        alone = len(cubes) == 1 and not self.training
+        first = self.fine[0](cubes.expand(2, *cubes.shape[1:]))[:1] if alone else self.fine[0](cubes)
+        fine = self.fine[1:](first)  # (m, 16, 24, 24, 24)
         coarse = self.coarse(fine)  # (m, 32, 12, 12, 12)
         coarse = nn.functional.interpolate(coarse, size=fine.shape[2:], mode="trilinear")
         joined: Tensor = self.joined(torch.cat([fine, coarse], dim=1))  # (m, 16, 24, 24, 24)
@@ -160,16 +165,33 @@ class Weigher(nn.Module):
         maps, kept = slices, []  # (n, 13, 160, 160)
         for level, block in enumerate(self.down):
             if level:
-                maps = nn.functional.max_pool2d(maps, 2)
+                maps = halved(maps)
             if level == CONTEXT_LEVEL:
                 maps = torch.cat([maps, self._sampled(maps, places, features, scans)], dim=1)
             maps = block(maps)  # (n, 64,  10,  10) at last
             kept.append(maps)
         for level in range(len(self.up) - 1, -1, -1):
-            maps = nn.functional.interpolate(maps, scale_factor=2.0, mode="nearest")
-            maps = self.up[level](torch.cat([kept[level], maps], dim=1))  # (n,  8, 160, 160) at last
+            maps = self._joined(level, kept[level], maps)  # (n,  8, 160, 160) at last
         output: Tensor = self.output(maps)  # (n,  8, 160, 160)
         return output
+
+    def _joined(self, level: int, fine: Tensor, coarse: Tensor) -> Tensor:
+        """Return what a level of the way up makes of its own maps and of those below it."""
+        block = self.up[level]
+        assert isinstance(block, nn.Sequential)
+        if isinstance(block[0], JoiningConv2d):
+            maps: Tensor = block[1:](block[0](fine, coarse))
+            return maps
+        enlarged = nn.functional.interpolate(coarse, scale_factor=2.0, mode="nearest")
+        whole: Tensor = block(torch.cat([fine, enlarged], dim=1))
+        return whole
+
+    def split_joins(self) -> None:
+        """Compute the same faster from now on (batch norms are folded); not for a network to be stored."""
+        for block, fine in zip(self.up, self.config.channels, strict=False):
+            assert isinstance(block, nn.Sequential)
+            assert isinstance(block[0], nn.Conv2d)
+            block[0] = JoiningConv2d(block[0], fine)
 
     @staticmethod
     def _sampled(maps: Tensor, places: Tensor, features: Tensor, scans: Tensor | None) -> Tensor:

@@ -54,8 +54,8 @@ class AugmentationConfig:
     rotation_degrees: float = 12.0
     scale: float = 0.12
     anisotropy: float = 0.05
-    face_mm: float = 3.5
-    face_limit_mm: float = 7.0
+    face_mm: float = 5.5
+    face_limit_mm: float = 16.0
     rise_mm: float = 9.0
     shift_hu: float = 6.0
     gain: float = 0.15

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 INDEX = "index.jsonl"
 # Kept around the heart box, mm (slice, row, column): room for a box that is jittered in training, or found
 # too large by the localiser.
-MARGIN_MM = (15.0, 18.0, 18.0)
+MARGIN_MM = (22.0, 26.0, 26.0)
 
 
 @dataclass(frozen=True, eq=False)

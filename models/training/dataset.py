@@ -35,7 +35,7 @@ AORTA, VALVE, OTHER, METAL = 4, 5, 6, 8
 CROP_TO_HEART_MM = max(MARGIN_MM) + 2.0
 # Adverse scans: how much commoner metal and rare calcium are, and the share without coronary calcium.
 ADVERSE_RARITIES, ADVERSE_SPARED = 6.0, 0.4
-Distribution = Literal["training", "shifted", "adverse", "sketch"]
+Distribution = Literal["training", "shifted", "adverse", "crowded", "sketch"]
 # Edge overshoot from which a kernel is called sharp.
 SHARP_OVERSHOOT = 0.1
 
@@ -53,7 +53,8 @@ class SimulatedTask:
         with few pixels and no crop; ``whole``: a whole scan at full resolution, with crop and coarse grid.
     distribution
         ``training`` or ``shifted``; ``adverse`` is training with much metal and rare calcium beside the
-        coronaries, often without coronary calcium; ``sketch`` is the second, crude simulator.
+        coronaries, often without coronary calcium; ``crowded`` is training with ribs close to the heart and
+        dense hilar nodes, as often without; ``sketch`` is the second, crude simulator.
     """
 
     seed: int
@@ -87,10 +88,13 @@ class SimulatedTask:
     def config(self) -> PhantomConfig:
         """What the first simulator is asked for."""
         assert self.distribution != "sketch"
-        if self.distribution == "adverse":
+        if self.distribution in ("adverse", "crowded"):
             spared = np.random.default_rng([self.seed, 6]).random() < ADVERSE_SPARED
             return PhantomConfig(
-                calcium="none" if spared else "auto", crop_to_heart=CROP_TO_HEART_MM, rarities=ADVERSE_RARITIES
+                calcium="none" if spared else "auto",
+                crop_to_heart=CROP_TO_HEART_MM,
+                rarities=ADVERSE_RARITIES if self.distribution == "adverse" else 1.0,
+                crowded=self.distribution == "crowded",
             )
         if self.part == "heart":
             return PhantomConfig(distribution=self.distribution, crop_to_heart=CROP_TO_HEART_MM)

@@ -40,14 +40,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from models.training.cache import CachedCase
+    from models.training.localizer_training import CoarseScan
 
 logger = logging.getLogger(__name__)
 
 # Seeds of simulated scans: training from 1, validation from here; evaluation has others (evaluation_scans).
 VALIDATION_SEED = 500_001
 REAL_VALIDATION_SEED = 900_001
-# The localiser draws so many sketches for each simulated scan.
+# The localiser draws so many sketches for each simulated scan. Learning rates of its two stages.
 SKETCH_SHARE = 0.6
+LOCALIZER_RATES = (3e-3, 1e-3)
+STAGE_SEEDS = 1_000  # between the seeds of two stages
 # Of the weigher: drawn scans of real anatomy, validation scans looked at after each epoch, drawing processes.
 REAL_SHARE, VALIDATED, DRAWERS = 0.3, 24, 1
 TORN_AGATSTON, TORN_MM = 300.0, 4.0
@@ -65,6 +68,8 @@ class Recipe:
         Heart crops of the second, crude simulator, for training the weigher.
     adverse
         Heart crops with much metal and rare calcium beside the coronaries, for training the weigher.
+    crowded
+        Heart crops with ribs close to the heart and dense hilar nodes, for training the weigher.
     real_each, real_validation_each
         Scans made from each real series.
     localizer_scans, localizer_validation
@@ -72,7 +77,9 @@ class Recipe:
     localizer_sketches
         Whole scans of the second simulator, for its training.
     localizer_epochs, localizer_steps
-        Of each axis.
+        Of the localiser's first stage, on simulated and real scans.
+    sketched_epochs, sketched_steps
+        Of its second stage, on the sketches too and at a lower rate.
     weigher_epochs, weigher_steps
         Of the weigher.
     regressor_epochs
@@ -91,6 +98,7 @@ class Recipe:
     validation: int
     sketches: int
     adverse: int
+    crowded: int
     real_each: int
     real_validation_each: int
     localizer_scans: int
@@ -98,6 +106,8 @@ class Recipe:
     localizer_sketches: int
     localizer_epochs: int
     localizer_steps: int
+    sketched_epochs: int
+    sketched_steps: int
     weigher_epochs: int
     weigher_steps: int
     regressor_epochs: int
@@ -126,13 +136,16 @@ RECIPES = {
         validation=386,
         sketches=200,
         adverse=400,
+        crowded=200,
         real_each=100,
         real_validation_each=10,
         localizer_scans=400,
         localizer_validation=60,
         localizer_sketches=400,
-        localizer_epochs=30,
+        localizer_epochs=20,
         localizer_steps=300,
+        sketched_epochs=10,
+        sketched_steps=300,
         weigher_epochs=60,
         weigher_steps=500,
         regressor_epochs=50,
@@ -142,13 +155,16 @@ RECIPES = {
         validation=40,
         sketches=40,
         adverse=40,
+        crowded=20,
         real_each=24,
         real_validation_each=2,
         localizer_scans=40,
         localizer_validation=8,
         localizer_sketches=120,
-        localizer_epochs=8,
+        localizer_epochs=5,
         localizer_steps=60,
+        sketched_epochs=3,
+        sketched_steps=60,
         weigher_epochs=16,
         weigher_steps=60,
         regressor_epochs=8,
@@ -163,13 +179,16 @@ RECIPES = {
         validation=90,
         sketches=120,
         adverse=240,
+        crowded=108,
         real_each=48,
         real_validation_each=8,
         localizer_scans=73,
         localizer_validation=10,
         localizer_sketches=120,
-        localizer_epochs=12,
-        localizer_steps=100,
+        localizer_epochs=8,
+        localizer_steps=60,
+        sketched_epochs=5,
+        sketched_steps=100,
         weigher_epochs=20,
         weigher_steps=400,
         regressor_epochs=3,
@@ -184,6 +203,7 @@ RECIPES = {
         validation=3,
         sketches=3,
         adverse=3,
+        crowded=3,
         real_each=1,
         real_validation_each=0,
         localizer_scans=4,
@@ -191,6 +211,8 @@ RECIPES = {
         localizer_sketches=4,
         localizer_epochs=2,
         localizer_steps=10,
+        sketched_epochs=1,
+        sketched_steps=10,
         weigher_epochs=3,
         weigher_steps=12,
         regressor_epochs=2,
@@ -262,6 +284,8 @@ def make_data(job: Job, part: str) -> None:
         cache.fill(job.work / "sketches", dataset.case_of, crude, **how)  # type: ignore[arg-type]
         adverse = dataset.tasks(1, recipe.adverse, "heart", "adverse")
         cache.fill(job.work / "adverse", dataset.case_of, adverse, **how)  # type: ignore[arg-type]
+        crowded = dataset.tasks(1, recipe.crowded, "heart", "crowded")
+        cache.fill(job.work / "crowded", dataset.case_of, crowded, **how)  # type: ignore[arg-type]
         held = dataset.tasks(VALIDATION_SEED, recipe.validation, "heart")
         cache.fill(job.work / "simulated-validation", dataset.case_of, held, **how)  # type: ignore[arg-type]
         if job.real is not None:
@@ -316,53 +340,80 @@ def _members(job: Job, role: str) -> list[str]:
     return [name.removeprefix("train-") for name in folders if "-without-" not in name]
 
 
-def train_localizer(job: Job) -> nn.ModuleDict:
-    """Train the three slice classifiers."""
-    make_data(job, "localizer")
+def localizer_scans(job: Job, *, sketches: bool) -> list[CoarseScan]:
+    """Return what the localiser is trained on, without the held-out patients; half of what is drawn is real.
+
+    Parameters
+    ----------
+    job
+        What and where.
+    sketches
+        Those of the second simulator, too.
+    """
     training = localizer_training.of_cache(cache.load_all(job.work / "localizer"))
-    crude = localizer_training.of_cache(cache.load_all(job.work / "localizer-sketches"))
-    validation = localizer_training.of_cache(cache.load_all(job.work / "localizer-validation"))
-    sketch_share = SKETCH_SHARE * len(training) / max(1, len(crude))
+    weight = float(len(training))
+    crude: list[CoarseScan] = []
+    if sketches:
+        crude = localizer_training.of_cache(cache.load_all(job.work / "localizer-sketches"))
+        crude = [replace(scan, share=SKETCH_SHARE * len(training) / len(crude)) for scan in crude]
+        weight += SKETCH_SHARE * len(training)
+    real: list[CoarseScan] = []
     if job.real is not None:
         real = localizer_training.of_cache(cache.load_all(job.work / "original"))
         boxes = job.real / "contrast-lowres"
         real += localizer_training.of_boxes(boxes) if boxes.is_dir() else []
-        # Half of what is drawn is real.
-        share = (1 + SKETCH_SHARE) * len(training) / max(1, len(real))
-        training += [replace(scan, share=share) for scan in real if scan.patient not in job.hold_out]
-    networks, record = localizer_training.train(
-        training + [replace(scan, share=sketch_share) for scan in crude],
-        validation,
-        job.work / folder_of("localizer", job.seed),
-        loop=LoopOptions(
-            job.recipe.localizer_epochs,
-            learning_rate=3e-3,
-            schedule="cosine",
-            weight_decay=1e-4,
-            average=0.98,
-            seed=job.seed,
-            device=job.device,
-        ),
-        options=localizer_training.LocalizerOptions(steps_per_epoch=job.recipe.localizer_steps),
-        resume=job.resume,
-        progress=job.progress,
+        share = weight / max(1, len(real))
+        real = [replace(scan, share=share) for scan in real if scan.patient not in job.hold_out]
+    return [*training, *real, *crude]
+
+
+def train_localizer(job: Job) -> nn.ModuleDict:
+    """Train the three slice classifiers: a first stage, then one with sketches at a lower rate."""
+    make_data(job, "localizer")
+    recipe = job.recipe
+    validation = localizer_training.of_cache(cache.load_all(job.work / "localizer-validation"))
+    name = folder_of("localizer", job.seed) + "".join(f"-without-{patient}" for patient in job.hold_out)
+    stages = (
+        (job.work / name / "first", recipe.localizer_epochs, recipe.localizer_steps),
+        (job.work / name, recipe.sketched_epochs, recipe.sketched_steps),
     )
-    logger.info("localiser: %s", record["best"])
+    networks, start = nn.ModuleDict(), None
+    for stage, (folder, epochs, steps) in enumerate(stages):
+        networks, record = localizer_training.train(
+            localizer_scans(job, sketches=stage == 1),
+            validation,
+            folder,
+            loop=LoopOptions(
+                epochs,
+                learning_rate=LOCALIZER_RATES[stage],
+                schedule="cosine",
+                weight_decay=1e-4,
+                average=0.98,
+                seed=job.seed + stage * STAGE_SEEDS,
+                device=job.device,
+            ),
+            options=localizer_training.LocalizerOptions(steps_per_epoch=steps),
+            start=start,
+            resume=job.resume,
+            progress=job.progress,
+        )
+        logger.info("localiser, stage %d: %s", stage + 1, record["best"])
+        start = dict(networks.state_dict())
     return networks
 
 
 def weigher_cases(job: Job) -> Iterator[CachedCase]:
     """Yield what the weigher is trained on, without the held-out patients."""
-    return _training_cases(job, "simulated", "sketches", "adverse")
+    return _training_cases(job, "simulated", "sketches", "adverse", "crowded")
 
 
 def times_drawn(case: CachedCase) -> int:
     """Return how often the weigher is shown a case relative to others.
 
-    Three times: sketches, which stand for all scans that are unlike our simulator's. Twice: adverse scans, and
-    much moved hearts with much calcium, whose arteries are torn.
+    Three times: sketches and crowded hearts, which stand for all scans that are unlike our simulator's. Twice:
+    adverse scans, and much moved hearts with much calcium, whose arteries are torn.
     """
-    if case.name.startswith("sketch-"):
+    if case.name.startswith(("sketch-", "crowded-")):
         return 3
     moved = float(case.description.get("motion_mm") or 0)
     torn = case.origin == "simulated" and case.agatston > TORN_AGATSTON and moved > TORN_MM

@@ -40,7 +40,7 @@ def test_a_tiny_recipe_learns_resumes_and_scores(tmp_path: Path, monkeypatch: py
     work = tmp_path / "work"
     weigher = _curve(work / "train-weigher", "train_loss")
     assert weigher[-1] < 0.8 * weigher[0]
-    localizer = _curve(work / "train-localizer", "train_loss")
+    localizer = _curve(work / "train-localizer" / "first", "train_loss")
     assert localizer[-1] < 0.9 * localizer[0]
     regressor = _curve(work / "train-agatston-iii", "train_loss")
     assert regressor[-1] < regressor[0]

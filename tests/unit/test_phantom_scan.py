@@ -7,7 +7,7 @@ from calcium.agatston import score_mask
 from calcium.resample import resample
 from models.training.phantom import PhantomConfig, make_many, make_scan
 from models.training.phantom.coronaries import draw_tree
-from models.training.phantom.distractors import distractors
+from models.training.phantom.distractors import distractors, hilar_nodes
 from models.training.phantom.heart import draw_heart
 
 # Pixels of about 1.3 mm: large enough to be quick, small enough for calcium to show.
@@ -142,3 +142,34 @@ def test_rarities_make_metal_and_rare_calcium_common():
         usual, many = scans_with(kinds, 1.0), scans_with(kinds, 6.0)
         assert 0 < usual < 40
         assert many > 2.5 * usual
+
+
+@pytest.mark.parametrize("seed", [3, 6])
+def test_crowded_hearts_touch_ribs_and_stay_the_hearts_they_are(seed: int):
+    usual, crowded = (
+        make_scan(seed, config=PhantomConfig(calcium="moderate", crowded=crowded, **SMALL))
+        for crowded in (False, True)
+    )
+    assert crowded.heart_box == usual.heart_box
+    assert crowded.agatston == pytest.approx(usual.agatston, rel=0.2)
+
+    def bone_mm3(scan) -> float:
+        """Return bone within the heart's left half, without spine and sternum."""
+        grid, box = scan.resampled.geometry, scan.heart_box
+        _, y, x = (
+            origin + step * np.arange(size)
+            for origin, step, size in zip(reversed(grid.origin_mm), grid.spacing_mm, grid.shape, strict=True)
+        )
+        left = (x > (box.low[0] + box.high[0]) / 2) & (x < box.high[0] + 8)
+        middle = (y > box.low[1] + 8) & (y < box.high[1])
+        part = np.ix_(np.arange(grid.shape[0]), middle, left)
+        return float(((scan.resampled.hu >= 130) & (scan.labels == 0))[part].sum() * grid.voxel_volume_mm3)
+
+    assert bone_mm3(crowded) > bone_mm3(usual) + 500
+
+
+def test_hilar_nodes_are_dense_and_beside_the_upper_heart():
+    nodes = [node for seed in range(40) for node in hilar_nodes(np.random.default_rng(seed))]
+    assert 30 < len(nodes) < 100
+    assert {node.label for node in nodes} == {6}
+    assert max(node.hu.max() for node in nodes) > 1000

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from calcium.errors import SettingsError
-from models.training.loop import LoopOptions, fit, rate_at
+from models.training.loop import LoopOptions, fit, half_precision, rate_at
 
 
 def _batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -79,6 +79,23 @@ def test_the_rate_is_constant_as_in_the_paper_or_falls(tmp_path: Path):
     cosine = LoopOptions(50, schedule="cosine")
     assert rate_at(cosine, 0.0) < rate_at(cosine, 0.03)
     assert rate_at(cosine, 0.5) > rate_at(cosine, 0.9) >= 0.0001
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx512_f": True, "avx512_bf16": True}, torch.bfloat16),
+        ({"avx512_f": True, "amx_bf16": True}, torch.bfloat16),
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, None),  # torch would emulate it, slowly
+        ({"avx2": True}, None),
+    ],
+)
+def test_bfloat16_only_where_the_processor_has_it(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: torch.dtype | None
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert half_precision(LoopOptions(1)) is expected
+    assert half_precision(LoopOptions(1, mixed_precision=False)) is None
 
 
 def test_wrong_options_are_refused():

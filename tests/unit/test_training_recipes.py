@@ -12,6 +12,7 @@ from models.training import cache
 from models.training.recipes import (
     RECIPES,
     Job,
+    localizer_scans,
     regressor_cases,
     times_drawn,
     validation_cases,
@@ -45,6 +46,7 @@ def _case(name: str, patient: str = "", agatston: float = 0.0, motion: float = 0
 def job(tmp_path):
     folders = {
         "simulated": ["training-1"], "sketches": ["sketch-1"], "adverse": ["adverse-1"],
+        "crowded": ["crowded-1"],
         "real": ["real-a-1", "real-b-1"], "real-validation": ["real-a-2", "real-b-2"],
         "simulated-validation": ["training-9"],
     }  # fmt: skip
@@ -57,10 +59,10 @@ def job(tmp_path):
 
 def test_the_weigher_learns_from_all_kinds_but_from_no_held_out_patient(job):
     assert [case.name for case in weigher_cases(job)] == [
-        "training-1", "sketch-1", "adverse-1", "real-a-1", "real-b-1",
+        "training-1", "sketch-1", "adverse-1", "crowded-1", "real-a-1", "real-b-1",
     ]  # fmt: skip
     without = replace(job, hold_out=("a",))
-    assert [case.name for case in weigher_cases(without)][3:] == ["real-b-1"]
+    assert [case.name for case in weigher_cases(without)][4:] == ["real-b-1"]
     assert [case.name for case in validation_cases(without)] == ["training-9", "real-b-2"]
     assert [case.name for case in regressor_cases(without)] == ["training-1", "real-b-1"]
     simulated = replace(job, real=None)
@@ -76,3 +78,28 @@ def test_sketches_adverse_scans_and_torn_arteries_are_drawn_more_often():
     assert times_drawn(_case("training-1", agatston=20, motion=6)) == 1
     assert times_drawn(_case("real-a-1", agatston=900, motion=6)) == 1
     assert times_drawn(_case("adverse-1")) == 2
+    assert times_drawn(_case("crowded-1")) == 3
+
+
+def test_half_of_what_the_localiser_draws_is_real_and_no_held_out_patient_is(job):
+    kinds = {"localizer": ["training-1", "training-2"], "localizer-sketches": ["sketch-1", "sketch-2"]}
+    kinds["original"] = ["real-a-0", "real-b-0"]
+    for folder, names in kinds.items():
+        (job.work / folder).mkdir()
+        for name in names:
+            case = _case(name, name[5] if name.startswith("real-") else "")
+            grid = VolumeGeometry((0.0, 0.0, 0.0), (3.0, 3.0, 3.0), (2, 2, 2))
+            cache.save(
+                replace(case, coarse=np.zeros(grid.shape, np.int16), coarse_geometry=grid), job.work / folder
+            )
+
+    def drawn(sketches: bool, *hold_out: str) -> dict[str, float]:
+        scans = localizer_scans(replace(job, hold_out=hold_out), sketches=sketches)
+        return {scan.name: scan.share for scan in scans}
+
+    assert drawn(sketches=False) == {"training-1": 1, "training-2": 1, "real-a-0": 1, "real-b-0": 1}
+    both = drawn(sketches=True)
+    assert both["sketch-1"] == pytest.approx(0.6)
+    assert both["real-a-0"] + both["real-b-0"] == pytest.approx(sum(both.values()) / 2)
+    assert "real-a-0" not in drawn(True, "a")
+    assert "real-b-0" in drawn(True, "a")

@@ -39,6 +39,9 @@ class PhantomConfig:
     rarities
         How often, relative to real life, metal and calcium of nodes, pericardium and papillary muscles are
         drawn: more than 1 for training against them. Aorta and valves then calcify more too.
+    crowded
+        Whether ribs, thin and less dense than usual, lie close to the heart, and dense nodes in the hila: for
+        training against them. The heart, its arteries and their calcium stay those of the seed.
     """
 
     distribution: Literal["training", "shifted"] = "training"
@@ -50,6 +53,7 @@ class PhantomConfig:
     thickness_mm: float | None = None
     crop_to_heart: float | None = None
     rarities: float = 1.0
+    crowded: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)

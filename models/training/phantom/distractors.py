@@ -40,6 +40,16 @@ def distractors(
     return found
 
 
+def hilar_nodes(rng: np.random.Generator) -> list[Deposit]:
+    """Return none to three calcified nodes beside the upper heart, as large and dense as big plaques."""
+    found = []
+    for _ in range(rng.integers(0, 4)):
+        at = np.array([rng.choice([-1, 1]) * rng.uniform(25, 62), rng.uniform(-45, 8), rng.uniform(15, 90)])
+        cloud = _blob(at, rng.uniform(0.6, 2.5), rng)
+        found.append(_cloud((6, "still", "node"), cloud, rng.uniform(1.0, 3.5), rng, rng.uniform(250, 1400)))
+    return found
+
+
 def _aortic_wall(heart: Heart, age: float, rng: np.random.Generator) -> list[Deposit]:
     line, radii = heart.vessels["aorta"]
     _, normal, binormal = frames(line)

@@ -16,13 +16,13 @@ from models.training.phantom.canvas import Canvas
 from models.training.phantom.config import PhantomConfig, PhantomScan
 from models.training.phantom.coronaries import draw_tree
 from models.training.phantom.deposits import Deposit, Trace, plain_score, trace
-from models.training.phantom.distractors import distractors
+from models.training.phantom.distractors import distractors, hilar_nodes
 from models.training.phantom.heart import Heart, draw_heart, keep_off_spine
 from models.training.phantom.motion import draw_motion
 from models.training.phantom.plaques import coronary_plaques, draw_burden
 from models.training.phantom.reference import label
 from models.training.phantom.scene import Patient, paint
-from models.training.phantom.torso import draw_torso
+from models.training.phantom.torso import crowded, draw_torso
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -125,6 +125,9 @@ def make_scan(seed: int, *, config: PhantomConfig | None = None) -> PhantomScan:
     heart = draw_heart(body, shift)
     low, high = _heart_box(heart)
     torso = draw_torso(body, float(low[2]), float(low[1]), shift)
+    dense = np.random.default_rng([seed, 8])
+    if config.crowded:
+        torso = crowded(torso, float(high[0]), float(low[1]), dense)
     keep_off_spine(heart, torso.spine)
     patient = Patient(
         heart=heart,
@@ -174,6 +177,8 @@ def make_scan(seed: int, *, config: PhantomConfig | None = None) -> PhantomScan:
     burden = draw_burden(calcium, config.calcium, shift)
     deposits = coronary_plaques(patient.tree, burden, measure, calcium, shift)
     deposits += distractors(heart, patient.tree, other, shift, config.rarities)
+    if config.crowded:
+        deposits += hilar_nodes(dense)
     for deposit in deposits:
         known = measured.get(id(deposit))
         seen = known[1] if known else trace(deposit, scanner, patient.motion, (z, y, x))

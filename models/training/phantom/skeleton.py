@@ -22,15 +22,15 @@ def paint_skeleton(canvas: Canvas, torso: Torso) -> None:
     spots: list[tuple[Points, float]] = []
     for rib in range(11):
         start = first - rib * torso.period
-        drop = 38 + 4.5 * rib
+        drop = (38 + 4.5 * rib) * torso.slope
         for side in (-1.0, 1.0):
             line = _rib(torso, start, drop, side, rib)
             bony = line[: int(len(line) * (0.86 if rib < 7 else 0.78))]
-            outer = canvas.tube(bony, 5.2, outer)
-            inner = canvas.tube(bony, 3.4, inner)
+            outer = canvas.tube(bony, torso.rib, outer)
+            inner = canvas.tube(bony, torso.rib - torso.cortex, inner)
             if rib < 9:
                 gristle = line[len(bony) - 1 :]
-                cartilage = canvas.tube(gristle, 5.4, cartilage)
+                cartilage = canvas.tube(gristle, torso.rib + 0.2, cartilage)
                 for _ in range(rng.poisson(5 * old)):
                     at = gristle[rng.integers(len(gristle))] + rng.normal(0, 2.2, 3)
                     spots.append((np.stack([at, at + rng.normal(0, 4, 3)]), rng.uniform(0.8, 2.6)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,6 +37,9 @@ class Torso:
     bone: float  # density factor of bone
     arms_up: bool
     glands: np.ndarray  # (n, 4): wave vectors and phases of the breast's glands
+    rib: float = 5.2  # radius of ribs
+    cortex: float = 1.8  # thickness of their hard shell
+    slope: float = 1.0  # how steeply ribs fall to the front, relative to most people's
 
     def half_depth(self, z: Array) -> tuple[Array, Array]:
         """Return centre y and half depth of the cavity at z."""
@@ -119,6 +122,31 @@ def draw_torso(rng: np.random.Generator, heart_low: float, heart_front: float, s
         bone=rng.uniform(0.65, 1.2),
         arms_up=rng.random() < 0.9,
         glands=np.column_stack([n(0, 0.7, (6, 3)), rng.uniform(0, 2 * np.pi, 6)]),
+    )
+
+
+def crowded(torso: Torso, heart_left: float, heart_front: float, rng: np.random.Generator) -> Torso:
+    """Return a narrow, flat trunk that the heart touches, with thin ribs of low density.
+
+    Parameters
+    ----------
+    torso
+        Drawn for the heart.
+    heart_left, heart_front
+        Its largest x and its lowest y, LPS mm.
+    rng
+        Source of what is drawn.
+    """
+    rib = rng.uniform(2.8, 5.4)
+    return replace(
+        torso,
+        half_width=min(torso.half_width, heart_left + rng.uniform(-4, 14)),
+        front=heart_front - rng.uniform(-6, 4),
+        wall=rng.uniform(10, 18),
+        bone=torso.bone * rng.uniform(0.45, 1.0),
+        rib=rib,
+        cortex=min(rng.uniform(0.7, 1.9), rib - 1.2),
+        slope=rng.uniform(0.8, 2.4),
     )
 
 
