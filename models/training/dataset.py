@@ -85,17 +85,20 @@ class SimulatedTask:
         )
 
     @property
+    def _amount(self) -> str:
+        """Coronary calcium of adverse and crowded scans: none in ADVERSE_SPARED of them."""
+        return "none" if np.random.default_rng([self.seed, 6]).random() < ADVERSE_SPARED else "auto"
+
+    @property
     def config(self) -> PhantomConfig:
         """What the first simulator is asked for."""
         assert self.distribution != "sketch"
-        if self.distribution in ("adverse", "crowded"):
-            spared = np.random.default_rng([self.seed, 6]).random() < ADVERSE_SPARED
+        if self.distribution == "adverse":
             return PhantomConfig(
-                calcium="none" if spared else "auto",
-                crop_to_heart=CROP_TO_HEART_MM,
-                rarities=ADVERSE_RARITIES if self.distribution == "adverse" else 1.0,
-                crowded=self.distribution == "crowded",
+                calcium=self._amount, crop_to_heart=CROP_TO_HEART_MM, rarities=ADVERSE_RARITIES
             )
+        if self.distribution == "crowded":
+            return PhantomConfig(calcium=self._amount, crop_to_heart=CROP_TO_HEART_MM, crowded=True)
         if self.part == "heart":
             return PhantomConfig(distribution=self.distribution, crop_to_heart=CROP_TO_HEART_MM)
         if self.part == "whole":
