@@ -175,6 +175,8 @@ def _jittered(
     """Shift each face of a box; it stays inside the crop."""
     limit = config.face_limit_mm
     shifts = np.clip(rng.normal(0, config.face_mm, 6), -limit, limit) if config.face_mm else np.zeros(6)
+    most = np.tile(np.asarray(box.size_mm) / 4, 2)  # opposite faces of a small box must not meet
+    shifts = np.clip(shifts, -most, most)
     shifts[5] += rng.uniform(0, config.rise_mm) if config.rise_mm else 0.0
     first = geometry.to_mm(0, 0, 0)
     last = geometry.to_mm(*(size - 1 for size in geometry.shape))
