@@ -332,6 +332,11 @@ def folder_of(role: str, seed: int) -> str:
     return f"train-{role}" if seed == 1 else f"train-{role}-{seed}"
 
 
+def _folder(job: Job, role: str) -> str:
+    """Return the folder of a training, apart for each choice of held-out patients."""
+    return folder_of(role, job.seed) + "".join(f"-without-{patient}" for patient in job.hold_out)
+
+
 def _members(job: Job, role: str) -> list[str]:
     """Return the roles of the trained members of an ensemble: one for each seed, without held-out ones."""
     folders = sorted(path.parent.name for path in job.work.glob(f"train-{role}*/best.pt"))
@@ -362,8 +367,8 @@ def localizer_scans(job: Job, *, sketches: bool) -> list[CoarseScan]:
         real = localizer_training.of_cache(cache.load_all(job.work / "original"))
         boxes = job.real / "contrast-lowres"
         real += localizer_training.of_boxes(boxes) if boxes.is_dir() else []
-        share = weight / max(1, len(real))
-        real = [replace(scan, share=share) for scan in real if scan.patient not in job.hold_out]
+        real = [scan for scan in real if scan.patient not in job.hold_out]
+        real = [replace(scan, share=weight / len(real)) for scan in real]
     return [*training, *real, *crude]
 
 
@@ -372,7 +377,7 @@ def train_localizer(job: Job) -> nn.ModuleDict:
     make_data(job, "localizer")
     recipe = job.recipe
     validation = localizer_training.of_cache(cache.load_all(job.work / "localizer-validation"))
-    name = folder_of("localizer", job.seed) + "".join(f"-without-{patient}" for patient in job.hold_out)
+    name = _folder(job, "localizer")
     stages = (
         (job.work / name / "first", recipe.localizer_epochs, recipe.localizer_steps),
         (job.work / name, recipe.sketched_epochs, recipe.sketched_steps),
@@ -451,7 +456,7 @@ def train_weigher(job: Job, start: str | None = None) -> tuple[Weigher, Calibrat
     """
     make_data(job, "heart")
     validation = validation_cases(job)
-    name = folder_of("weigher", job.seed) + "".join(f"-without-{patient}" for patient in job.hold_out)
+    name = _folder(job, "weigher")
     network, record = weigher_training.train(
         weigher_cases(job),
         validation[:: max(1, len(validation) // VALIDATED)],
