@@ -1,8 +1,9 @@
 """Training scans on disk: resampled heart crops with labels, and the whole scan on the localiser's coarse grid.
 
 Making a scan costs seconds, reading its crop milliseconds. A cache is a folder with one uncompressed ``.npz``
-for each scan and ``index.jsonl``, one line a scan: name, patient, origin, description, reference total.
-It can be filled in several stretches: what is there is not made again.
+for each scan, so that its HU can stay on disk until they are drawn (`iterate`), and ``index.jsonl``, one line
+a scan: name, patient, origin, description, reference total. It can be filled in several stretches: what is
+there is not made again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 import multiprocessing
 import os
 import time
+import zipfile
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import islice
@@ -37,6 +39,7 @@ INDEX = "index.jsonl"
 # Kept around the heart box, mm (slice, row, column): room for a box that is jittered in training, or found
 # too large by the localiser.
 MARGIN_MM = (22.0, 26.0, 26.0)
+LOCAL_HEADER_SIZES = 26  # bytes before the sizes of name and extra field in a zip's local header
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,8 +147,31 @@ def save(case: CachedCase, folder: Path) -> None:
     partial.replace(folder / f"{case.name}.npz")
 
 
-def load(path: Path) -> CachedCase:
-    """Read one case."""
+def _mapped(path: Path, name: str) -> NDArray[Any]:
+    """Return an array of an uncompressed ``.npz``, read-only and read from disk where it is looked at."""
+    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as member, path.open("rb") as file:
+        version = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(member)
+        entry = archive.getinfo(f"{name}.npy")
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"{path}: compressed, cannot be mapped")
+        file.seek(entry.header_offset + LOCAL_HEADER_SIZES)
+        sizes = int.from_bytes(file.read(2), "little") + int.from_bytes(file.read(2), "little")
+        start = entry.header_offset + LOCAL_HEADER_SIZES + 4 + sizes + member.tell()
+    return np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
+
+
+def load(path: Path, *, mapped: bool = False) -> CachedCase:
+    """Read one case.
+
+    Parameters
+    ----------
+    path
+        What `save` wrote.
+    mapped
+        Leave the HU on disk until they are looked at: for more scans than the memory holds.
+    """
     with np.load(path, allow_pickle=False) as file:
         facts = json.loads(file["facts"].tobytes())
         geometry = _geometry(facts["geometry"])
@@ -155,7 +181,7 @@ def load(path: Path) -> CachedCase:
             patient=facts["patient"],
             origin=facts["origin"],
             geometry=geometry,
-            hu=file["hu"],
+            hu=_mapped(path, "hu") if mapped else file["hu"],
             labels=file["labels"],
             heart_box=BoxMm(*(tuple(corner) for corner in facts["heart_box"])),
             agatston=facts["agatston"],
@@ -174,9 +200,9 @@ def load_all(folder: Path, limit: int | None = None) -> list[CachedCase]:
 
 
 def iterate(folder: Path) -> Iterator[CachedCase]:
-    """Read the cases of a cache one by one."""
+    """Read the cases of a cache one by one, their HU mapped."""
     for path in sorted(folder.glob("[!.]*.npz")):
-        yield load(path)
+        yield load(path, mapped=True)
 
 
 def _work(maker: Callable[[Any], CachedCase | None], argument: Any, folder: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Lesions that are not certain, or too small, do not count."""
+"""Lesions that are not certain, too small, or the edge of something larger do not count."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _lesion(shape: tuple[int, int, int], *voxels: tuple[tuple[int, int, int], fl
 
 def test_a_lesion_counts_whole_where_one_voxel_is_certain():
     weights = _lesion((3, 9, 9), ((1, 1, 1), 0.6), ((1, 1, 2), 0.95), ((1, 2, 2), 0.55), ((1, 6, 6), 0.8))
-    credit = np.ones_like(weights)
+    credit = (weights > 0).astype(np.float32)
     found = certain_lesions(weights, credit, 0.8, 0.9)
     assert found[1, 1, 1] == weights[1, 1, 1]
     assert found[1, 2, 2] == weights[1, 2, 2]
@@ -30,18 +30,50 @@ def test_a_lesion_counts_whole_where_one_voxel_is_certain():
 
 def test_a_lesion_below_the_least_volume_does_not_count():
     weights = _lesion((3, 9, 9), ((1, 1, 1), 0.99), ((1, 1, 2), 0.99))
-    credit = np.ones_like(weights)
+    credit = (weights > 0).astype(np.float32)
     assert not certain_lesions(weights, credit, 0.7, 0.9).any(), "1.4 mm3"
     assert certain_lesions(weights, credit, 0.75, 0.9).sum() > 1.9, "1.5 mm3"
 
 
 def test_voxels_without_credit_do_not_join_lesions():
     weights = _lesion((3, 9, 9), ((1, 1, 1), 0.6), ((1, 1, 2), 0.6), ((1, 1, 3), 0.9), ((1, 1, 4), 0.99))
-    credit = np.ones_like(weights)
+    credit = (weights > 0).astype(np.float32)
     credit[1, 1, 3] = 0
     found = certain_lesions(weights, credit, 2.0, 0.9)
     assert not found[1, 1, 1:4].any()
     assert found[1, 1, 4] > 0.98
+
+
+def _bar(length: int):
+    """Return credit of a bar of 4 x 3 x `length` voxels, and weights of its first two voxels along it."""
+    credit = np.zeros((6, 6, 30), np.float32)
+    credit[1:5, 1:4, 1 : 1 + length] = 1
+    weights = np.zeros_like(credit)
+    weights[1:5, 1:4, 1:3] = 0.99
+    return weights, credit
+
+
+def test_the_edge_of_something_larger_does_not_count():
+    weights, credit = _bar(2)
+    assert (certain_lesions(weights, credit, 1.0, 0.9) == weights).all(), "stands alone"
+    weights, credit = _bar(20)
+    assert not certain_lesions(weights, credit, 1.0, 0.9).any(), "12 voxels adjoin 24"
+    weights[1:5, 1:4, 3:5] = 0.99
+    assert (certain_lesions(weights, credit, 1.0, 0.9) == weights).all(), "12 voxels adjoin 48"
+
+
+def test_a_plaque_that_something_larger_just_touches_counts():
+    weights, credit = _bar(2)
+    credit[2, 2, 3:30] = 1
+    assert (certain_lesions(weights, credit, 1.0, 0.9) == weights).all()
+
+
+@given(WEIGHTS, arrays(np.bool_, (3, 5, 5)), st.floats(0.5, 1))
+def test_more_around_a_lesion_never_adds(weights, around, certain):
+    credit = (weights > 0.5).astype(np.float32)
+    alone = certain_lesions(weights, credit, 1.0, certain)
+    credit[around & (weights < 0.5)] = 1
+    assert (certain_lesions(weights, credit, 1.0, certain) <= alone).all()
 
 
 @given(WEIGHTS, st.floats(0.5, 1))

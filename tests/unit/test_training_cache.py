@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from cached_cases import make
 
 from calcium.geometry import BoxMm, VolumeGeometry
 from calcium.volume import CTVolume
-from models.training.cache import crop, fill, load, load_all, save
+from models.training.cache import crop, fill, iterate, load, load_all, save
 
 
 def test_a_case_comes_back_as_it_was(tmp_path: Path):
@@ -26,6 +27,28 @@ def test_a_case_comes_back_as_it_was(tmp_path: Path):
     assert back.description == case.description
     assert back.box == case.box
     assert list(tmp_path.iterdir()) == [tmp_path / "case-0003.npz"]
+
+
+def test_hu_stay_on_disk_until_they_are_looked_at(tmp_path: Path):
+    case = make(3)
+    assert case is not None
+    save(case, tmp_path)
+    (back,) = iterate(tmp_path)
+    assert isinstance(back.hu, np.memmap)
+    assert (back.hu == case.hu).all()
+    assert not back.hu.flags.writeable
+    assert (back.labels == case.labels).all()
+
+
+def test_a_compressed_case_cannot_be_mapped(tmp_path: Path):
+    case = make(3)
+    assert case is not None
+    save(case, tmp_path)
+    path = tmp_path / "case-0003.npz"
+    with np.load(path) as file:
+        np.savez_compressed(path, **file)
+    with pytest.raises(ValueError, match=r"case-0003.*compressed"):
+        load(path, mapped=True)
 
 
 def test_filling_goes_on_where_it_stopped_and_skips_useless_scans(tmp_path: Path):

@@ -77,7 +77,7 @@ class Warp:
         """Return the patient coordinates of canonical points (n, 3)."""
         target = (points - CENTER) * self.scale @ self.turn.T + self.move
         guess = target.copy()
-        for _ in range(4):  # the bend is gentle: fixed-point iteration converges at once
+        for _ in range(12):  # the bend is gentle: fixed-point iteration converges fast
             bend = self._bend(guess[:, 0], guess[:, 1], guess[:, 2])
             guess = target - np.stack([np.broadcast_to(b, len(guess)) for b in bend], axis=1)
         return np.asarray(guess)
