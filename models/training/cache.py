@@ -170,7 +170,7 @@ def load(path: Path, *, mapped: bool = False) -> CachedCase:
     path
         What `save` wrote.
     mapped
-        Leave the HU on disk until they are looked at: for more scans than the memory holds.
+        Leave the HU on disk until they are looked at, so that many scans need less memory.
     """
     with np.load(path, allow_pickle=False) as file:
         facts = json.loads(file["facts"].tobytes())
