@@ -1,4 +1,7 @@
-"""The heart box: three slice classifiers, the largest run of heart slices along each axis, a box in mm."""
+"""The heart box: three slice classifiers, the largest run of heart slices along each axis, a box in mm.
+
+Networks that also tell where in their slices the box is judge the other two axes, too (docs/decisions/0016).
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,22 @@ import torch
 
 from calcium.errors import NotEligibleError, WeightsError
 from calcium.geometry import BoxMm
+from models.networks.localizer import CELL
 from models.preprocess import AXES, coarse, localizer_input
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
-    from torch import nn
+    from torch import Tensor, nn
 
     from calcium.volume import CTVolume
     from models.device import Runner
 
     Probabilities = NDArray[np.float64]
+
+EXTENT_ROUNDS = 5  # of alternating least squares; extents of real scans stand still after three
+TINY = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +96,33 @@ class LocalizerConfig:
         return cls(**values)
 
 
+@dataclass(frozen=True, eq=False)
+class Profiles:
+    """What the three networks say of a scan, by axis name.
+
+    Parameters
+    ----------
+    slices
+        float64, (slices along the axis,): probability of heart in each slice, by the network of that axis.
+    joint
+        The same by all three networks, their mean; what the box is made from. Equal to `slices` for networks
+        that do not tell where in a slice the box is.
+    centres
+        float64, (slices along the axis,): LPS mm.
+    """
+
+    slices: Mapping[str, Probabilities]
+    joint: Mapping[str, Probabilities]
+    centres: Mapping[str, Probabilities]
+
+
 def profiles(
     resampled: CTVolume,
     networks: Mapping[str, tuple[nn.Module, ...]],
     config: LocalizerConfig,
     runner: Runner,
-) -> tuple[dict[str, Probabilities], dict[str, Probabilities]]:
-    """Return for each axis the probability that the heart is in each slice, and the slices' centres.
+) -> Profiles:
+    """Return for each axis the probability that the heart is in each slice.
 
     Parameters
     ----------
@@ -104,57 +131,124 @@ def profiles(
     networks
         ``axial``, ``coronal``, ``sagittal``: members of their ensembles.
     config
-        Its `grid_mm` counts.
+        Its `grid_mm` and `sure` count.
     runner
         Where to compute.
+    """
+    hu, geometry = coarse(resampled, config.grid_mm)
+    slices: dict[str, Probabilities] = {}
+    centres: dict[str, Probabilities] = {}
+    extents: tuple[list[Probabilities], ...] = ([], [], [])
+    for number, axis in enumerate(AXES):
+        slices[axis], inside = _looked(hu, number, networks[axis], config.sure, runner)
+        first, step = geometry.origin_mm[2 - number], geometry.spacing_mm[number]
+        centres[axis] = np.asarray(first + step * np.arange(geometry.shape[number]), np.float64)
+        if inside is not None:
+            others = [other for other in range(3) if other != number]
+            for other, extent in zip(others, box_extents(inside, slices[axis]), strict=True):
+                extents[other].append(_of_cells(extent, geometry.shape[other]))
+    joint = {axis: np.mean([slices[axis], *extents[number]], axis=0) for number, axis in enumerate(AXES)}
+    return Profiles(slices, joint, centres)
+
+
+def box_extents(inside: NDArray[np.float64], slices: Probabilities) -> tuple[Probabilities, Probabilities]:
+    """Return the extents of a box along rows and columns that the inside maps of all slices tell together.
+
+    The box-shaped map (slice probability times row extent times column extent) that is nearest to the maps,
+    by least squares: what a few slices show elsewhere, such as the aorta behind the heart, hardly counts.
+
+    Parameters
+    ----------
+    inside
+        (slice, row, column): share of each cell that is in the box, 0..1.
+    slices
+        (slice,): probability that the heart is in it, 0..1.
 
     Returns
     -------
-    probabilities, centres
-        float64, (slices along the axis,) by axis name; centres in LPS mm.
+    rows, columns
+        0 to the largest of `slices`, which each reaches: a network that sees no heart tells no extent.
     """
-    hu, geometry = coarse(resampled, config.grid_mm)
-    probabilities: dict[str, Probabilities] = {}
-    centres: dict[str, Probabilities] = {}
-    for number, axis in enumerate(AXES):
-        probabilities[axis] = _profile(hu, number, networks[axis], config.sure, runner)
-        first, step = geometry.origin_mm[2 - number], geometry.spacing_mm[number]
-        centres[axis] = np.asarray(first + step * np.arange(geometry.shape[number]), np.float64)
-    return probabilities, centres
+    weighed = np.einsum("nhw,n->hw", inside, slices)
+    rows, columns = np.zeros(weighed.shape[0]), weighed.max(axis=0)
+    for _ in range(EXTENT_ROUNDS):
+        rows = weighed @ columns
+        rows /= max(float(rows.max()), TINY)
+        columns = rows @ weighed
+        columns /= max(float(columns.max()), TINY)
+    seen = float(slices.max())
+    return rows * seen, columns * seen
 
 
-def _profile(
+def _of_cells(extent: Probabilities, slices: int) -> Probabilities:
+    """Return the extent of each slice from that of cells of CELL slices."""
+    at = (np.arange(slices) + 0.5) / CELL - 0.5
+    return np.interp(at, np.arange(len(extent)), extent)
+
+
+def _looked(
     hu: NDArray[np.int16], axis: int, members: Sequence[nn.Module], sure: float, runner: Runner
-) -> Probabilities:
-    """Return the ensemble's probability in each slice: every second one first, then what lies between."""
+) -> tuple[Probabilities, NDArray[np.float64] | None]:
+    """Return what an ensemble says of each slice: every second one first, then what lies between.
+
+    Returns
+    -------
+    probabilities
+        (slice,).
+    inside
+        (slice, h/8, w/8), mean of the members that have such a map; None where none has.
+    """
     inputs = {
         offsets: torch.from_numpy(localizer_input(hu, axis, offsets)).contiguous(
             memory_format=torch.channels_last  # a third faster on the CPU
         )
         for offsets in {_offsets(network) for network in members}
     }
+    seeing = sum(_sees(network) for network in members)
+    plane = [-(-size // CELL) for number, size in enumerate(hu.shape) if number != axis] if seeing else [0, 0]
 
-    def compute(index: NDArray[np.intp]) -> Probabilities:
-        found = [
-            torch.sigmoid(runner(network, network, (inputs[_offsets(network)][index],))).double().numpy()
-            for network in members
-        ]
-        mean: Probabilities = np.mean(found, axis=0)
-        return mean
+    def compute(index: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Return (index, 1 + cells): the probability, then the inside map."""
+        total = np.zeros((len(index), 1 + plane[0] * plane[1]))
+        for network in members:
+            given = (inputs[_offsets(network)][index],)
+            found = torch.sigmoid(runner(network, _both(network), given)).double().numpy()
+            total[:, 0] += found[:, 0] / len(members)
+            if found.shape[1] > 1:
+                total[:, 1:] += found[:, 1:] / seeing
+        return total
 
     count = hu.shape[axis]
-    profile = np.zeros(count)
+    known = np.zeros((count, 1 + plane[0] * plane[1]))
     first = np.unique(np.append(np.arange(0, count, 2), count - 1))
-    profile[first] = compute(first)
+    known[first] = compute(first)
     between = np.arange(1, count - 1, 2)
-    before, after = profile[between - 1], profile[between + 1]
-    alike = np.maximum(before, after) <= 1 - sure
-    alike |= np.minimum(before, after) >= sure
-    profile[between] = (before + after) / 2
+    before, after = known[between - 1], known[between + 1]
+    alike = np.maximum(before[:, 0], after[:, 0]) <= 1 - sure
+    alike |= np.minimum(before[:, 0], after[:, 0]) >= sure
+    known[between] = (before + after) / 2
     open_ = between[~alike]
     if len(open_):
-        profile[open_] = compute(open_)
-    return profile
+        known[open_] = compute(open_)
+    return known[:, 0], known[:, 1:].reshape(count, *plane) if seeing else None
+
+
+def _sees(network: nn.Module) -> bool:
+    return bool(network.config.inside)  # type: ignore[union-attr]
+
+
+def _both(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return what computes (slices, 1 + cells) logits: of the slice, then of its inside map if there is one."""
+
+    def look(slices: Tensor) -> Tensor:
+        logits, inside = network.look(slices)  # type: ignore[operator]
+        return torch.cat([logits[:, None], inside.flatten(1)], dim=1)
+
+    def judge(slices: Tensor) -> Tensor:
+        logits: Tensor = network(slices)
+        return logits[:, None]
+
+    return look if _sees(network) else judge
 
 
 def _offsets(network: nn.Module) -> tuple[int, ...]:
@@ -223,29 +317,33 @@ def locate(
         ``heart_not_found``: an axis without heart slices, or a run of a length that no heart has;
         ``heart_cut``: the first or last axial slice still shows heart.
     """
-    probabilities, centres = profiles(resampled, networks, config, runner)
-    return box_of(probabilities, centres, config)
+    return box_of(profiles(resampled, networks, config, runner), config)
 
 
-def box_of(
-    probabilities: Mapping[str, Probabilities], centres: Mapping[str, Probabilities], config: LocalizerConfig
-) -> BoxMm:
-    """Return the box that the profiles of `profiles` make; raises as `locate` does."""
+def box_of(found: Profiles, config: LocalizerConfig) -> BoxMm:
+    """Return the box that profiles make; raises as `locate` does."""
     low: list[float] = []
     high: list[float] = []
     for axis in reversed(AXES):  # x from sagittal, y from coronal, z from axial slices
         place = len(low)
-        at = centres[axis]
+        at = found.centres[axis]
         step = float(at[1] - at[0]) if len(at) > 1 else config.grid_mm
-        profile = smooth(probabilities[axis], round(config.smooth_mm / step))
-        run = largest_run(profile, config.enter, config.stay, round(config.bridge_mm / step))
-        if run is None:
+        own, run = (
+            largest_run(
+                smooth(profile, round(config.smooth_mm / step)),
+                config.enter,
+                config.stay,
+                round(config.bridge_mm / step),
+            )
+            for profile in (found.slices[axis], found.joint[axis])
+        )
+        if own is None or run is None:  # each network has to see the heart
             raise NotEligibleError("heart_not_found", f"no {axis} slice shows the heart")
         if axis == "axial":
-            # The raw profile: the smoothed one is blunt at the ends.
+            # The axial network's own, raw profile: joint and smoothed ones are blunt at the ends.
             for end, slice_number in (("lower", 0), ("upper", -1)):
-                touches = run[0] <= 0 if end == "lower" else run[1] >= len(profile) - 1
-                if touches and probabilities[axis][slice_number] >= config.cut:
+                touches = own[0] <= 0 if end == "lower" else own[1] >= len(at) - 1
+                if touches and found.slices[axis][slice_number] >= config.cut:
                     raise NotEligibleError("heart_cut", f"the scan ends in the heart at its {end} end")
         size = (run[1] - run[0]) * step
         if not config.shortest_mm[place] <= size <= config.longest_mm[place]:

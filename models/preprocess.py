@@ -116,8 +116,10 @@ def coarse(resampled: CTVolume, grid_mm: float = 3.0) -> tuple[NDArray[np.int16]
     return hu, VolumeGeometry((x0 + origins[1], y0 + origins[0], z0), spacing_mm, hu.shape)
 
 
-def localizer_input(hu: NDArray[np.int16], axis: int, offsets: tuple[int, ...]) -> Float:
-    """Return all slices along one axis of a coarse scan, each with its neighbours as channels.
+def localizer_input(
+    hu: NDArray[np.int16], axis: int, offsets: tuple[int, ...], index: NDArray[np.intp] | None = None
+) -> Float:
+    """Return slices along one axis of a coarse scan, each with its neighbours as channels.
 
     Parameters
     ----------
@@ -127,17 +129,21 @@ def localizer_input(hu: NDArray[np.int16], axis: int, offsets: tuple[int, ...]) 
         0 axial, 1 coronal, 2 sagittal.
     offsets
         Neighbours in slices; the outermost slices repeat beyond the scan.
+    index
+        Which slices; None for all.
 
     Returns
     -------
     numpy.ndarray
-        float32, (slices along the axis, offsets, height, width): (HU + 1000) / 4095 clipped to 0..1.
+        float32, (chosen slices, offsets, height, width): (HU + 1000) / 4095 clipped to 0..1.
     """
-    scaled = np.clip((hu.astype(np.float32) + 1000.0) / 4095.0, 0.0, 1.0)
-    slices = np.moveaxis(scaled, axis, 0)
-    index = np.arange(len(slices))
-    channels = [slices[np.clip(index + offset, 0, len(slices) - 1)] for offset in offsets]
-    return np.ascontiguousarray(np.stack(channels, axis=1))
+    slices = np.moveaxis(hu, axis, 0)
+    index = np.arange(len(slices)) if index is None else index
+    needed, place = np.unique(
+        np.clip(np.add.outer(index, np.asarray(offsets)), 0, len(slices) - 1), return_inverse=True
+    )
+    scaled = np.clip((slices[needed].astype(np.float32) + 1000.0) / 4095.0, 0.0, 1.0)
+    return np.ascontiguousarray(scaled[place.reshape(len(index), len(offsets))])
 
 
 @dataclass(frozen=True, eq=False)

@@ -96,7 +96,7 @@ def _job(args: argparse.Namespace) -> recipes.Job:
         recipe = replace(
             recipe,
             localizer_epochs=args.epochs,
-            sketched_epochs=args.epochs,
+            second_epochs=args.epochs,
             weigher_epochs=args.epochs,
             regressor_epochs=args.epochs,
         )

@@ -2,7 +2,8 @@
 
 Three of these, one for each axis, make the heart box (paper, section "Method", after De Vos et al. 2016). The
 layers are those of BoBNet, the same group's open code; the width is scaled down so that all slices of a scan
-take a fraction of a second on two CPU cores.
+take a fraction of a second on two CPU cores. Beyond the paper, a network may also tell which part of a slice
+lies in the heart box: with that, each of the three axes is judged by all three networks (models.heart).
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ class SliceClassifierConfig:
         judges single slices; neighbours make the first and the last heart slice sharper.
     width
         Factor on BoBNet's numbers of channels.
+    inside
+        Whether the network also tells where in the slice the heart box is (`SliceClassifier.look`).
     """
 
     offsets: tuple[int, ...] = (-2, 0, 2)
     width: float = 0.25
+    inside: bool = False
 
     def channels(self, of_bobnet: int) -> int:
         """Return BoBNet's number of channels, scaled."""
@@ -40,6 +44,7 @@ class SliceClassifierConfig:
 BOBNET: tuple[int | str, ...] = (16, "P", 32, "P", 64, 64, "P", 128, 128, "P", 128, 128)
 PYRAMID = (4, 2, 1)  # spatial pyramid pooling: any slice size gives 16 + 4 + 1 bins
 HIDDEN = 128
+CELL = 8  # pixels a side that one cell of the inside map stands for: three halvings
 
 
 class SliceClassifier(nn.Module):
@@ -64,6 +69,10 @@ class SliceClassifier(nn.Module):
             layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
             before = after
         self.features = nn.Sequential(*layers)
+        # The inside map is read before the last halving.
+        self._tap = max(number for number, layer in enumerate(layers) if isinstance(layer, Halving))
+        if config.inside:
+            self.inside = nn.Conv2d(config.channels(int(BOBNET[-4])), 1, 1)
         hidden = config.channels(HIDDEN)
         bins = sum(size * size for size in PYRAMID)
         self.head = nn.Sequential(
@@ -86,7 +95,18 @@ class SliceClassifier(nn.Module):
         Tensor
             float32 (n,), above 0 for "heart".
         """
-        maps = self.features(slices)  # (n, 32, h/16, w/16)
+        return self._judged(self.features[: self._tap](slices))
+
+    def look(self, slices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits as `forward` does, and logits (n, h/8, w/8) of the share of each cell in the heart box.
+
+        A cell stands for CELL x CELL pixels; the last ones for what is left. For networks made with `inside`.
+        """
+        maps = self.features[: self._tap](slices)  # (n, 32, h/8, w/8)
+        return self._judged(maps), self.inside(maps)[:, 0]
+
+    def _judged(self, maps: Tensor) -> Tensor:
+        maps = self.features[self._tap :](maps)  # (n, 32, h/16, w/16)
         bins = [nn.functional.adaptive_max_pool2d(maps, size).flatten(1) for size in PYRAMID]
         logits: Tensor = self.head(torch.cat(bins, dim=1))  # (n, 672) -> (n, 1)
         return logits[:, 0]

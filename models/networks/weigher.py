@@ -151,12 +151,17 @@ class Weigher(nn.Module):
         cubes
             float32 (m, 4, s, s, s): each scan's heart in HU window and its x, y, z relative to the box.
         scans
-            int64 (n,): which cube belongs to each slice; None where there is one cube.
+            int64 (n,), ascending: which cube belongs to each slice; None where there is one cube.
 
         Returns
         -------
         Tensor
             float32 (n, 1 + classes, h, w).
+
+        Raises
+        ------
+        ValueError
+            `scans` is not ascending.
         """
         return self.weigh(slices, places, self.context(cubes), scans)
 
@@ -206,8 +211,14 @@ class Weigher(nn.Module):
             [x[:, None, :].expand(n, h, w), y[:, :, None].expand(n, h, w), z[:, None, None].expand(n, h, w)],
             dim=3,
         )
-        if scans is None:  # one scan: all its slices in one call, as the depth of the sampled volume
-            sampled = nn.functional.grid_sample(features, grid[None], align_corners=False)[0].transpose(0, 1)
-        else:
-            sampled = nn.functional.grid_sample(features[scans], grid[:, None], align_corners=False)[:, :, 0]
+        if scans is not None and bool((scans.diff() < 0).any()):
+            raise ValueError("the slices of each scan must follow each other: scans is not ascending")
+        # All slices of a scan in one call, as the depth of the sampled volume.
+        counts = [n] if scans is None else torch.bincount(scans, minlength=len(features)).tolist()
+        sampled = torch.cat(
+            [
+                nn.functional.grid_sample(one[None], part[None], align_corners=False)[0].transpose(0, 1)
+                for one, part in zip(features, torch.split(grid, counts), strict=True)
+            ]
+        )
         return torch.cat([sampled, grid.permute(0, 3, 1, 2).to(sampled.dtype)], dim=1)

@@ -18,15 +18,16 @@ from SimpleITK import GetArrayFromImage, ReadImage
 from torch import nn
 from torch.nn import functional
 
-from calcium.errors import NotEligibleError
 from calcium.geometry import BoxMm, VolumeGeometry
-from models.heart import LocalizerConfig, box_of
-from models.networks.localizer import SliceClassifier, SliceClassifierConfig
-from models.preprocess import AXES, localizer_input
+from calcium.resample import resample
+from calcium.series import read_series
+from models.networks.localizer import CELL, SliceClassifier, SliceClassifierConfig
+from models.preprocess import AXES, coarse, localizer_input
+from models.training.anatomy import HEART_BOXES
 from models.training.loop import LoopOptions, fit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -34,12 +35,17 @@ if TYPE_CHECKING:
 
     from models.training.cache import CachedCase
 
+NETWORK = SliceClassifierConfig(inside=True)
 GRID_MM = 3.0
 PADDED_HU = -1000
 # Slices whose share inside the heart is between these are not decided: the box by eye is good to some mm.
 SOFT_EDGE_MM = 4.0
 LEAST_SLICES = 16  # of a crop, along each axis
+INSIDE_LOSS = 3.0  # weight of the cells' cross-entropy beside that of the slices
 NEAR_MM = 20.0  # of a face: these slices are drawn three times as often
+LUNG_HU = -500  # below this a voxel inside the body is lung; masses and fluid take its place
+MASSES, MASS_MM = 4, (6.0, 38.0)  # most masses of a scan that has any, and their radii
+ILL = 0.25  # share of the drawn scans
 STRETCHES, STRETCH = 4, 0.22  # parts of an axis that are stretched unevenly, and ln of the largest factor
 NOWHERE = BoxMm((1e6, 1e6, 1e6), (1e6 + 1, 1e6 + 1, 1e6 + 1))  # the box where a crop holds no heart
 
@@ -93,6 +99,16 @@ def of_boxes(folder: Path, share: float = 1.0) -> list[CoarseScan]:
     return scans
 
 
+def of_series(folder: Path, share: float = 1.0) -> list[CoarseScan]:
+    """Return the real series of a folder for which HEART_BOXES has a box, whether they may be scored or not."""
+    scans = []
+    for name, box in HEART_BOXES.items():
+        if (folder / name).is_dir():
+            hu, geometry = coarse(resample(read_series((folder / name).glob("*.dcm")).volume), GRID_MM)
+            scans.append(CoarseScan(name, name, hu, geometry, box, share))
+    return scans
+
+
 @dataclass(frozen=True, slots=True)
 class LocalizerOptions:
     """What the localiser's training draws.
@@ -119,8 +135,50 @@ def _stretched(number: int, rng: np.random.Generator) -> tuple[NDArray[np.intp],
     return np.clip(np.searchsorted(place, new), 0, number - 1), place - 0.5
 
 
+def _ill(hu: NDArray[np.float32], spacing: NDArray[np.float64], rng: np.random.Generator) -> None:
+    """Fill lung with tumours, consolidations or fluid, in place: real chests have them beside the heart, too.
+
+    Parameters
+    ----------
+    hu
+        (slice, row, column); patients lie on their back, rows from front to back.
+    spacing
+        mm of slice, row, column.
+    rng
+        Decides what and where.
+    """
+    # Air outside of the body reaches the edges of a slice; what is left is lung, or bowel.
+    edge = np.ones(hu.shape[1:], bool)
+    edge[1:-1, 1:-1] = False
+    air = hu < LUNG_HU
+    lung = np.stack([plane & ~ndimage.binary_propagation(edge & plane, mask=plane) for plane in air])
+    where = np.argwhere(lung[:, ::2, ::2])
+    if not len(where):
+        return
+    for _ in range(rng.integers(1, MASSES + 1)):
+        centre = where[rng.integers(len(where))] * (1, 2, 2)
+        radii = rng.uniform(*MASS_MM) * rng.uniform(0.5, 1.3, 3) * (rng.uniform(1, 2.5), 1, 1) / spacing
+        low = np.maximum(0, np.floor(centre - 1.5 * radii)).astype(int)
+        high = np.minimum(hu.shape, np.ceil(centre + 1.5 * radii) + 1).astype(int)
+        window = tuple(map(slice, low, high))
+        at = [np.arange(a, b) for a, b in zip(low, high, strict=True)]
+        offsets = np.ix_(*((where_ - c) / r for where_, c, r in zip(at, centre, radii, strict=True)))
+        bumps = ndimage.zoom(rng.uniform(-0.5, 0.5, (3, 3, 3)), (high - low) / 3, order=1)
+        inside = (sum(offset**2 for offset in offsets) + bumps < 1) & lung[window]
+        hu[window][inside] = rng.uniform(-20, 70)
+    if rng.random() < 0.3:  # fluid, or collapsed lung, at the back
+        rows = np.flatnonzero(lung.any(axis=(0, 2)))
+        level = rng.uniform(0.45, 0.95)
+        back = np.zeros_like(lung)
+        back[:, int(rows[0] + level * (rows[-1] - rows[0])) :] = True
+        if rng.random() < 0.6:  # one side
+            middle = int(np.median(where[:, 2]) * 2)
+            back[..., slice(0, middle) if rng.random() < 0.5 else slice(middle, None)] = False
+        hu[back & lung] = rng.uniform(0, 50)
+
+
 def augment(scan: CoarseScan, rng: np.random.Generator) -> tuple[NDArray[np.int16], VolumeGeometry, BoxMm]:
-    """Return a changed copy: cropped, turned, of another size, proportions and contrast; never mirrored.
+    """Return a changed copy: cropped, turned, of another size, proportions, contrast and lungs; never mirrored.
 
     A crop without any heart has the box `NOWHERE`.
     """
@@ -157,6 +215,8 @@ def augment(scan: CoarseScan, rng: np.random.Generator) -> tuple[NDArray[np.int1
         elif below >= LEAST_SLICES:
             stop[0], box = below, NOWHERE
     cropped = hu[tuple(map(slice, start, stop))].astype(np.float32)
+    if rng.random() < ILL:
+        _ill(cropped, spacing, rng)
     if rng.random() < 0.3:
         angle = float(rng.uniform(-10, 10))
         cropped = ndimage.rotate(
@@ -180,7 +240,26 @@ def targets(geometry: VolumeGeometry, box: BoxMm, axis: int) -> NDArray[np.float
     return ramp
 
 
-Slices = dict[str, tuple["Tensor", "Tensor"]]  # axis name -> slices, targets
+def coverage(geometry: VolumeGeometry, box: BoxMm, axis: int) -> NDArray[np.float32]:
+    """Return for each slice along an array axis which share of its thickness lies in the box."""
+    world, step = 2 - axis, geometry.spacing_mm[axis]
+    low = geometry.origin_mm[world] + step * (np.arange(geometry.shape[axis]) - 0.5)
+    share = (np.minimum(low + step, box.high[world]) - np.maximum(low, box.low[world])) / step
+    clipped: NDArray[np.float32] = np.clip(share, 0, 1).astype(np.float32)
+    return clipped
+
+
+def in_cells(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the mean of each cell of CELL x CELL pixels of (h, w); the last cells hold what is left."""
+    starts = [np.arange(0, size, CELL) for size in plane.shape]
+    height, width = (np.diff(np.append(start, size)) for start, size in zip(starts, plane.shape, strict=True))
+    sums = np.add.reduceat(np.add.reduceat(plane, starts[0], axis=0), starts[1], axis=1)
+    means: NDArray[np.float32] = (sums / np.multiply.outer(height, width)).astype(np.float32)
+    return means
+
+
+# axis name -> slices (n, channels, h, w), targets (n,), cells (n, h/8, w/8): share of each in the heart box
+Slices = dict[str, tuple["Tensor", "Tensor", "Tensor"]]
 
 
 class Sampler:
@@ -214,7 +293,7 @@ class Sampler:
 
     def _slices(
         self, hu: NDArray[np.int16], geometry: VolumeGeometry, box: BoxMm, axis: int, rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         target = targets(geometry, box, axis)
         # Slices near the faces decide the box: they are drawn more often.
         world = 2 - axis
@@ -223,30 +302,44 @@ class Sampler:
         draw = np.where(near, 3.0, 1.0)
         count = min(self.options.slices_per_scan, len(target))
         index = np.sort(rng.choice(len(target), count, replace=False, p=draw / draw.sum()))
-        slices = localizer_input(hu, axis, self.config.offsets)[index]
-        return torch.from_numpy(slices), torch.from_numpy(target[index])
+        slices = localizer_input(hu, axis, self.config.offsets, index)
+        rows, columns = (coverage(geometry, box, other) for other in range(3) if other != axis)
+        cells = target[index][:, None, None] * in_cells(np.multiply.outer(rows, columns))
+        return torch.from_numpy(slices), torch.from_numpy(target[index]), torch.from_numpy(cells)
 
 
-def _padded(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Return slices of several scans, padded with air to one size, and their targets."""
-    height = max(slices.shape[2] for slices, _ in parts)
-    width = max(slices.shape[3] for slices, _ in parts)
-    padded = [
-        functional.pad(slices, (0, width - slices.shape[3], 0, height - slices.shape[2])) for slices, _ in parts
-    ]
-    return torch.cat(padded), torch.cat([target for _, target in parts])
+def _padded(parts: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return slices of several scans, padded with air to one size, and their targets and cells."""
+    slices, target, cells = (list(kind) for kind in zip(*parts, strict=True))
+    return _to_one_size(slices), torch.cat(target), _to_one_size(cells)
+
+
+def _to_one_size(maps: list[Tensor]) -> Tensor:
+    height, width = (max(part.shape[axis] for part in maps) for axis in (-2, -1))
+    return torch.cat(
+        [functional.pad(part, (0, width - part.shape[-1], 0, height - part.shape[-2])) for part in maps]
+    )
 
 
 def losses(networks: nn.Module, batch: Slices, device: str) -> dict[str, Tensor]:
-    """Return the cross-entropy of a batch, for each axis and their sum ``loss``."""
+    """Return the losses of a batch: their sum ``loss``, and for each axis the cross-entropy of the slices.
+
+    The cross-entropy of the cells counts too, for networks that tell them.
+    """
     assert isinstance(networks, nn.ModuleDict)
-    parts = {}
-    for name, (slices, target) in batch.items():
+    parts, whole = {}, []
+    entropy = functional.binary_cross_entropy_with_logits
+    for name, (slices, target, cells) in batch.items():
+        network = networks[name]
+        assert isinstance(network, SliceClassifier)
         images = slices.to(device).to(memory_format=torch.channels_last)
-        parts[name] = functional.binary_cross_entropy_with_logits(
-            networks[name](images).float(), target.to(device)
-        )
-    return {"loss": torch.stack(list(parts.values())).sum(), **parts}
+        if network.config.inside:
+            logits, inside = network.look(images)
+            whole.append(INSIDE_LOSS * entropy(inside.float(), cells.to(device)))
+        else:
+            logits = network(images)
+        parts[name] = entropy(logits.float(), target.to(device))
+    return {"loss": torch.stack([*parts.values(), *whole]).sum(), **parts}
 
 
 @torch.inference_mode()
@@ -280,7 +373,7 @@ def train(
     *,
     loop: LoopOptions,
     options: LocalizerOptions | None = None,
-    config: SliceClassifierConfig | None = None,
+    config: SliceClassifierConfig = NETWORK,
     start: dict[str, Tensor] | None = None,
     resume: bool = False,
     progress: bool = True,
@@ -301,7 +394,7 @@ def train(
         See models.training.loop.fit.
     """
     torch.manual_seed(loop.seed)
-    options, config = options or LocalizerOptions(), config or SliceClassifierConfig()
+    options = options or LocalizerOptions()
     networks = nn.ModuleDict({name: SliceClassifier(config) for name in AXES})
     if start is not None:
         networks.load_state_dict(start)
@@ -367,29 +460,3 @@ def box_error(name: str, found: BoxMm | None, true: BoxMm) -> BoxError:
         centroid_mm=float(np.linalg.norm(centre)),
         faces_mm=tuple(float(value) for value in faces),
     )
-
-
-def evaluate(
-    networks: Mapping[str, nn.Module] | nn.ModuleDict,
-    scans: Sequence[CoarseScan],
-    config: LocalizerConfig | None = None,
-) -> list[BoxError]:
-    """Return the errors of the boxes that three networks (``axial``, ``coronal``, ``sagittal``) make."""
-    config = config or LocalizerConfig()
-    found = []
-    for scan in scans:
-        probabilities = {name: profile(networks[name], scan.hu, axis) for axis, name in enumerate(AXES)}
-        centres = {
-            name: np.asarray(
-                scan.geometry.origin_mm[2 - axis]
-                + scan.geometry.spacing_mm[axis] * np.arange(scan.geometry.shape[axis]),
-                np.float64,
-            )
-            for axis, name in enumerate(AXES)
-        }
-        try:
-            box: BoxMm | None = box_of(probabilities, centres, config)
-        except NotEligibleError:
-            box = None
-        found.append(box_error(scan.name, box, scan.box))
-    return found

@@ -49,7 +49,7 @@ VALIDATION_SEED = 500_001
 REAL_VALIDATION_SEED = 900_001
 # The localiser draws so many sketches for each simulated scan. Learning rates of its two stages.
 SKETCH_SHARE = 0.6
-LOCALIZER_RATES = (3e-3, 1e-3)
+LOCALIZER_RATES = (3e-3, 1.5e-3)
 STAGE_SEEDS = 1_000  # between the seeds of two stages
 # Of the weigher: drawn scans of real anatomy, validation scans looked at after each epoch, drawing processes.
 REAL_SHARE, VALIDATED, DRAWERS = 0.3, 24, 1
@@ -77,9 +77,9 @@ class Recipe:
     localizer_sketches
         Whole scans of the second simulator, for its training.
     localizer_epochs, localizer_steps
-        Of the localiser's first stage, on simulated and real scans.
-    sketched_epochs, sketched_steps
-        Of its second stage, on the sketches too and at a lower rate.
+        Of the localiser's first stage, on scans of both simulators; no patient is in it.
+    second_epochs, second_steps
+        Of its second stage, on real scans too and at a lower rate.
     weigher_epochs, weigher_steps
         Of the weigher.
     regressor_epochs
@@ -106,8 +106,8 @@ class Recipe:
     localizer_sketches: int
     localizer_epochs: int
     localizer_steps: int
-    sketched_epochs: int
-    sketched_steps: int
+    second_epochs: int
+    second_steps: int
     weigher_epochs: int
     weigher_steps: int
     regressor_epochs: int
@@ -144,8 +144,8 @@ RECIPES = {
         localizer_sketches=400,
         localizer_epochs=20,
         localizer_steps=300,
-        sketched_epochs=10,
-        sketched_steps=300,
+        second_epochs=10,
+        second_steps=300,
         weigher_epochs=60,
         weigher_steps=500,
         regressor_epochs=50,
@@ -163,8 +163,8 @@ RECIPES = {
         localizer_sketches=120,
         localizer_epochs=5,
         localizer_steps=60,
-        sketched_epochs=3,
-        sketched_steps=60,
+        second_epochs=3,
+        second_steps=60,
         weigher_epochs=16,
         weigher_steps=60,
         regressor_epochs=8,
@@ -185,10 +185,10 @@ RECIPES = {
         localizer_scans=73,
         localizer_validation=10,
         localizer_sketches=120,
-        localizer_epochs=8,
-        localizer_steps=60,
-        sketched_epochs=5,
-        sketched_steps=100,
+        localizer_epochs=10,
+        localizer_steps=150,
+        second_epochs=4,
+        second_steps=150,
         weigher_epochs=20,
         weigher_steps=400,
         regressor_epochs=3,
@@ -211,8 +211,8 @@ RECIPES = {
         localizer_sketches=4,
         localizer_epochs=2,
         localizer_steps=10,
-        sketched_epochs=1,
-        sketched_steps=10,
+        second_epochs=1,
+        second_steps=10,
         weigher_epochs=3,
         weigher_steps=12,
         regressor_epochs=2,
@@ -345,47 +345,50 @@ def _members(job: Job, role: str) -> list[str]:
     return [name.removeprefix("train-") for name in folders if "-without-" not in name]
 
 
-def localizer_scans(job: Job, *, sketches: bool) -> list[CoarseScan]:
-    """Return what the localiser is trained on, without the held-out patients; half of what is drawn is real.
+def localizer_scans(job: Job, *, real: bool) -> list[CoarseScan]:
+    """Return what the localiser is trained on, without the held-out patients.
 
     Parameters
     ----------
     job
         What and where.
-    sketches
-        Those of the second simulator, too.
+    real
+        Real scans, too: as many of what is drawn as of the others.
     """
-    training = localizer_training.of_cache(cache.load_all(job.work / "localizer"))
-    weight = float(len(training))
-    crude: list[CoarseScan] = []
-    if sketches:
-        crude = localizer_training.of_cache(cache.load_all(job.work / "localizer-sketches"))
-        crude = [replace(scan, share=SKETCH_SHARE * len(training) / len(crude)) for scan in crude]
-        weight += SKETCH_SHARE * len(training)
-    real: list[CoarseScan] = []
-    if job.real is not None:
-        real = localizer_training.of_cache(cache.load_all(job.work / "original"))
-        boxes = job.real / "contrast-lowres"
-        real += localizer_training.of_boxes(boxes) if boxes.is_dir() else []
-        real = [scan for scan in real if scan.patient not in job.hold_out]
-        real = [replace(scan, share=weight / len(real)) for scan in real]
-    return [*training, *real, *crude]
+    scans = localizer_training.of_cache(cache.load_all(job.work / "localizer"))
+    crude = localizer_training.of_cache(cache.load_all(job.work / "localizer-sketches"))
+    scans += [replace(scan, share=SKETCH_SHARE * len(scans) / len(crude)) for scan in crude]
+    if not real or job.real is None:
+        return scans
+    seen = localizer_training.of_cache(cache.load_all(job.work / "original"))
+    boxes = job.real / "contrast-lowres"
+    seen += localizer_training.of_boxes(boxes) if boxes.is_dir() else []
+    seen += localizer_training.of_series(job.real)
+    seen = [scan for scan in seen if scan.patient not in job.hold_out]
+    weight = sum(scan.share for scan in scans)
+    return [*scans, *(replace(scan, share=weight / len(seen)) for scan in seen)]
 
 
 def train_localizer(job: Job) -> nn.ModuleDict:
-    """Train the three slice classifiers: a first stage, then one with sketches at a lower rate."""
+    """Train the three slice classifiers: on simulated scans, then on real ones too at a lower rate.
+
+    The first stage is the same whatever is held out; it is trained once for a seed.
+    """
     make_data(job, "localizer")
     recipe = job.recipe
     validation = localizer_training.of_cache(cache.load_all(job.work / "localizer-validation"))
-    name = _folder(job, "localizer")
     stages = (
-        (job.work / name / "first", recipe.localizer_epochs, recipe.localizer_steps),
-        (job.work / name, recipe.sketched_epochs, recipe.sketched_steps),
+        (
+            job.work / folder_of("localizer", job.seed) / "first",
+            recipe.localizer_epochs,
+            recipe.localizer_steps,
+        ),
+        (job.work / _folder(job, "localizer"), recipe.second_epochs, recipe.second_steps),
     )
     networks, start = nn.ModuleDict(), None
     for stage, (folder, epochs, steps) in enumerate(stages):
         networks, record = localizer_training.train(
-            localizer_scans(job, sketches=stage == 1),
+            localizer_scans(job, real=stage == 1),
             validation,
             folder,
             loop=LoopOptions(
@@ -608,7 +611,7 @@ def localizers(job: Job) -> dict[str, tuple[nn.Module, ...]]:
         return {axis: bundled[axis] for axis in AXES}
     made = []
     for role in _members(job, "localizer"):
-        blank = nn.ModuleDict({axis: SliceClassifier() for axis in AXES})
+        blank = nn.ModuleDict({axis: SliceClassifier(localizer_training.NETWORK) for axis in AXES})
         made.append(trained(job, role, blank))
     return {
         axis: tuple(networks[axis] for networks in made if isinstance(networks, nn.ModuleDict)) for axis in AXES
@@ -649,6 +652,8 @@ ATTRIBUTION = (
     "113: 4D-Lung (TCIA), CC BY 3.0, changed",
     "LSC-0055, LSC-0003, LSC-0049, LSC-0064, 01-0007: QIN LUNG CT (TCIA), CC BY 3.0, changed",
     "CT004: SPIE-AAPM Lung CT Challenge (TCIA), CC BY 3.0, changed",
+    "LIDC-IDRI-0001: LIDC-IDRI (TCIA), CC BY 3.0, changed",
+    "A0001: Lung-PET-CT-Dx (TCIA), CC BY 4.0, changed",
 )
 
 

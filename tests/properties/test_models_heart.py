@@ -14,8 +14,8 @@ from calcium.errors import NotEligibleError, WeightsError
 from calcium.geometry import VolumeGeometry
 from calcium.volume import CTVolume
 from models.device import Runner
-from models.heart import LocalizerConfig, box_of, largest_run, profiles, smooth
-from models.networks.localizer import SliceClassifierConfig
+from models.heart import LocalizerConfig, Profiles, box_extents, box_of, largest_run, profiles, smooth
+from models.networks.localizer import CELL, SliceClassifierConfig
 
 CONFIG = LocalizerConfig()
 STEP = 3.0
@@ -30,7 +30,12 @@ def profile(low: float, high: float, length: int = 120) -> np.ndarray:
 
 def box(**axes: np.ndarray):
     given_ = {"sagittal": profile(100, 230), "coronal": profile(90, 190), "axial": profile(120, 220)} | axes
-    return box_of(given_, {axis: STEP * np.arange(len(values)) for axis, values in given_.items()}, CONFIG)
+    return box_of(alone(given_), CONFIG)
+
+
+def alone(values: dict[str, np.ndarray]) -> Profiles:
+    """Return profiles of networks that each judge only their own axis."""
+    return Profiles(values, values, {axis: STEP * np.arange(len(profile)) for axis, profile in values.items()})
 
 
 def test_the_box_lies_where_the_profiles_cross():
@@ -44,9 +49,8 @@ def test_only_the_upper_face_rises_and_never_out_of_the_scan(rise):
     values = {
         axis: profile(*span) for axis, span in zip(AXES, ((100, 230), (90, 190), (120, 345)), strict=True)
     }
-    centres = {axis: STEP * np.arange(len(values[axis])) for axis in AXES}
     wide = LocalizerConfig(longest_mm=(300.0, 300.0, 300.0))
-    before, after = (box_of(values, centres, replace(wide, rise_mm=mm)) for mm in (0.0, rise))
+    before, after = (box_of(alone(values), replace(wide, rise_mm=mm)) for mm in (0.0, rise))
     assert after.low == before.low
     assert after.high[:2] == before.high[:2]
     top = STEP * (len(values["axial"]) - 0.5)
@@ -160,8 +164,9 @@ def axial_profile(hu: list[int], sure: float) -> tuple[np.ndarray, int]:
     # Every second slice of the resampled scan is one of the localiser's.
     voxels = np.repeat(np.array(hu, np.int16), 2)[:, None, None] * np.ones((1, 4, 4), np.int16)
     volume = CTVolume(voxels, VolumeGeometry((0, 0, 0), (1.5, 3.0, 3.0), voxels.shape), 3.0)
-    found, _ = profiles(volume, networks, LocalizerConfig(sure=sure), Runner())
-    return found["axial"], counted.shown
+    found = profiles(volume, networks, LocalizerConfig(sure=sure), Runner())
+    assert all((found.joint[axis] == found.slices[axis]).all() for axis in AXES)  # these see no box
+    return found.slices["axial"], counted.shown
 
 
 @given(st.lists(st.integers(-600, 600), min_size=1, max_size=40))
@@ -186,3 +191,114 @@ def test_only_slices_between_two_sure_and_like_ones_are_not_computed(hu):
 def test_a_heart_costs_little_more_than_every_second_slice():
     hu = [-500] * 40 + [-100, 100] + [500] * 40 + [0] + [-500] * 40
     assert axial_profile(hu, 0.95)[1] < 0.56 * len(hu)
+
+
+@given(st.integers(0, 999), st.integers(2, 9), st.integers(1, 6), st.integers(1, 6))
+def test_the_extents_of_a_box_shaped_map_are_its_own(seed, slices, rows, columns):
+    rng = np.random.default_rng(seed)
+    depth, height, width = (rng.uniform(0, 1, size) for size in (slices, rows, columns))
+    height[rng.integers(rows)] = width[rng.integers(columns)] = 1.0
+    assume(depth.max() > 0.1)
+    found = box_extents(depth[:, None, None] * height[:, None] * width, depth)
+    assert found[0] == pytest.approx(height * depth.max(), abs=1e-6)
+    assert found[1] == pytest.approx(width * depth.max(), abs=1e-6)
+
+
+@given(st.integers(0, 999))
+def test_extents_reach_what_the_network_sees_and_turn_with_the_map(seed):
+    rng = np.random.default_rng(seed)
+    maps, depth = rng.uniform(0, 1, (5, 4, 6)) ** 3, rng.uniform(0, 1, 5)
+    rows, columns = box_extents(maps, depth)
+    for extent in (rows, columns):
+        assert extent.min() >= 0
+        assert extent.max() == pytest.approx(depth.max())
+    turned = box_extents(maps.transpose(0, 2, 1), depth)
+    assert turned[0] == pytest.approx(columns, abs=0.02)
+    assert turned[1] == pytest.approx(rows, abs=0.02)
+
+
+def test_where_nothing_is_seen_nothing_extends():
+    for maps, depth in ((np.zeros((3, 2, 2)), np.ones(3)), (np.ones((3, 2, 2)), np.zeros(3))):
+        assert all((extent == 0).all() for extent in box_extents(maps, depth))
+
+
+def test_what_one_slice_shows_elsewhere_hardly_counts():
+    maps, depth = np.zeros((20, 8, 8)), np.zeros(20)
+    maps[5:15, 2:5, 2:6], depth[5:15] = 1.0, 1.0
+    clean = box_extents(maps, depth)
+    maps[9, 6:8, 3:5] = 1.0  # an island behind the heart
+    disturbed = box_extents(maps, depth)
+    assert disturbed[0][6:].max() < 0.1
+    for before, after in zip(clean, disturbed, strict=True):
+        assert after == pytest.approx(before, abs=0.1)
+
+
+def test_that_the_heart_is_cut_is_for_the_axial_network_to_say():
+    """Cells at the end of a scan are blunt: the joint profile may fall there before the scan ends."""
+    given_ = {
+        name: profile(*span) for name, span in zip(AXES, ((100, 230), (90, 190), (250, 400)), strict=True)
+    }
+    found = alone(given_)
+    joint = {**given_, "axial": np.minimum(given_["axial"], profile(250, 340))}
+    with pytest.raises(NotEligibleError, match="upper end") as refused:
+        box_of(Profiles(found.slices, joint, found.centres), CONFIG)
+    assert refused.value.code == "heart_cut"
+
+
+def test_two_networks_do_not_outvote_one_that_sees_no_heart():
+    given_ = {
+        name: profile(*span) for name, span in zip(AXES, ((100, 230), (90, 190), (120, 220)), strict=True)
+    }
+    found = alone(given_)
+    assert box_of(found, CONFIG)
+    blind = Profiles({**given_, "axial": given_["axial"] * 0.4}, found.joint, found.centres)
+    with pytest.raises(NotEligibleError, match="no axial slice") as refused:
+        box_of(blind, CONFIG)
+    assert refused.value.code == "heart_not_found"
+
+
+class Seeing(torch.nn.Module):
+    """A network that tells of each slice and each cell what it shows: bright is heart."""
+
+    config = SliceClassifierConfig(offsets=(0,), inside=True)
+
+    def look(self, slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        hu = slices[:, 0] * 4095.0 - 1000.0
+        cells = torch.nn.functional.max_pool2d(hu[:, None], CELL, ceil_mode=True)[:, 0]
+        return cells.amax(dim=(1, 2)) / 50.0, cells / 50.0
+
+
+def _heart_and_aorta(*, aorta: bool) -> Profiles:
+    voxels = np.full((160, 96, 96), -500, np.int16)
+    voxels[40:120, 32:64, 24:72] = 500  # 144 x 96 x 120 mm
+    if aorta:
+        voxels[30:140, 64:78, 48:54] = 500  # behind the heart, thinner
+    volume = CTVolume(voxels, VolumeGeometry((0, 0, 0), (1.5, 3.0, 3.0), voxels.shape), 3.0)
+    return profiles(volume, {axis: (Seeing(),) for axis in AXES}, LocalizerConfig(), Runner())
+
+
+def test_three_networks_judge_each_axis_together():
+    clean, disturbed = _heart_and_aorta(aorta=False), _heart_and_aorta(aorta=True)
+    for axis in AXES:
+        inside = clean.slices[axis] > 0.5
+        assert clean.joint[axis][inside].min() > 0.65
+        assert clean.joint[axis][~inside].max() < 0.65
+    behind = slice(70, 78)  # coronal slices that show only the aorta
+    assert disturbed.slices["coronal"][behind].min() > 0.99
+    assert disturbed.joint["coronal"][behind].max() < 0.5
+    wanted = box_of(clean, CONFIG)
+    each_alone = Profiles(disturbed.slices, disturbed.slices, disturbed.centres)
+    assert box_of(each_alone, CONFIG).iou(wanted) < 0.6
+    assert box_of(disturbed, CONFIG).iou(wanted) > 0.7
+
+
+def test_members_that_see_and_members_that_do_not_make_one_ensemble():
+    voxels = np.full((60, 24, 24), -500, np.int16)
+    voxels[20:40, 8:16, 8:16] = 500
+    volume = CTVolume(voxels, VolumeGeometry((0, 0, 0), (1.5, 3.0, 3.0), voxels.shape), 3.0)
+    seeing = {axis: (Seeing(),) for axis in AXES}
+    both = {axis: (Seeing(), Brightness()) for axis in AXES}
+    one, two = (profiles(volume, networks, LocalizerConfig(sure=2.0), Runner()) for networks in (seeing, both))
+    blind = profiles(volume, {axis: (Brightness(),) for axis in AXES}, LocalizerConfig(sure=2.0), Runner())
+    for axis in AXES:
+        assert two.slices[axis] == pytest.approx((one.slices[axis] + blind.slices[axis]) / 2)

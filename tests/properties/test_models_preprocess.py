@@ -96,6 +96,8 @@ def test_localizer_slices_are_scaled_and_have_their_neighbours():
         np.testing.assert_allclose(slices[0, 0], slices[0, 1])
         np.testing.assert_allclose(slices[1, 0], slices[0, 1])
         np.testing.assert_allclose(slices[:, 1], (moved + 1000.0) / 4095, atol=1e-6)
+        some = np.array([hu.shape[axis] - 1, 0])
+        np.testing.assert_array_equal(localizer_input(hu, axis, (-1, 0, 1), some), slices[some])
 
 
 def test_weigher_images_and_places_agree_with_the_cube():

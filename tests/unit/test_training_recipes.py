@@ -93,14 +93,15 @@ def test_half_of_what_the_localiser_draws_is_real_and_no_held_out_patient_is(job
                 replace(case, coarse=np.zeros(grid.shape, np.int16), coarse_geometry=grid), job.work / folder
             )
 
-    def drawn(sketches: bool, *hold_out: str) -> dict[str, float]:
-        scans = localizer_scans(replace(job, hold_out=hold_out), sketches=sketches)
+    def drawn(real: bool, *hold_out: str) -> dict[str, float]:
+        scans = localizer_scans(replace(job, hold_out=hold_out), real=real)
         return {scan.name: scan.share for scan in scans}
 
-    assert drawn(sketches=False) == {"training-1": 1, "training-2": 1, "real-a-0": 1, "real-b-0": 1}
-    both = drawn(sketches=True)
-    assert both["sketch-1"] == pytest.approx(0.6)
+    simulated = drawn(real=False)
+    assert simulated == pytest.approx({"training-1": 1, "training-2": 1, "sketch-1": 0.6, "sketch-2": 0.6})
+    both = drawn(real=True)
     assert both["real-a-0"] + both["real-b-0"] == pytest.approx(sum(both.values()) / 2)
+    assert {name: both[name] for name in simulated} == simulated
     without = drawn(True, "a")
     assert "real-a-0" not in without
     assert without["real-b-0"] == pytest.approx(sum(without.values()) / 2)

@@ -15,11 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from calcium.geometry import BoxMm
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Label (1 left main and LAD, 2 LCX, 3 RCA) of each drawn vessel.
 VESSEL_LABELS = {"LM": 1, "LAD": 1, "D1": 1, "LCX": 2, "OM1": 2, "RCA": 3, "PDA": 3}
+
+# Heart boxes, LPS mm, of public series without a read score, drawn by the same reader by eye on reformatted
+# slices: from the lowest heart muscle to just below the bifurcation of the pulmonary trunk.
+# LIDC-IDRI-0001 (TCIA, CC BY 3.0) and Lung-PET-CT-Dx A0001 (TCIA, CC BY 4.0).
+HEART_BOXES = {
+    "lidc-0001-contrast": BoxMm((-30.0, -64.0, -217.0), (96.0, 37.0, -142.0)),
+    "lungdx-a0001-5mm": BoxMm((-44.0, 52.0, -368.0), (86.0, 164.0, -266.0)),
+}
 
 
 @dataclass(frozen=True, eq=False)
