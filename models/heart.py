@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Probabilities = NDArray[np.float64]
 
-EXTENT_ROUNDS = 5  # of alternating least squares; extents of real scans stand still after three
+EXTENT_ROUNDS = 5  # of alternating least squares
 TINY = 1e-9
 
 
