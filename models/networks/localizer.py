@@ -61,18 +61,18 @@ class SliceClassifier(nn.Module):
         self.config = config = config or SliceClassifierConfig()
         layers: list[nn.Module] = []
         before = len(config.offsets)
+        self._tap, tapped = 0, before
         for step in BOBNET:
-            if step == "P":
+            if step == "P":  # the inside map is read before the last one
+                self._tap, tapped = len(layers), before
                 layers.append(Halving())
                 continue
             after = config.channels(int(step))
             layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
             before = after
         self.features = nn.Sequential(*layers)
-        # The inside map is read before the last halving.
-        self._tap = max(number for number, layer in enumerate(layers) if isinstance(layer, Halving))
         if config.inside:
-            self.inside = nn.Conv2d(config.channels(int(BOBNET[-4])), 1, 1)
+            self.inside = nn.Conv2d(tapped, 1, 1)
         hidden = config.channels(HIDDEN)
         bins = sum(size * size for size in PYRAMID)
         self.head = nn.Sequential(
