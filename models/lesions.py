@@ -1,4 +1,4 @@
-"""Which of what a weigher finds counts: what is certain enough, no metal, no edge of something larger."""
+"""Which of what a weigher finds counts: whole lesions where most is certain; no metal, no edges of others."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ INSIDE = 0.5  # weight from which a voxel belongs to a lesion
 # Voxels with credit that adjoin a lesion without belonging to it, per voxel of the lesion: few where it is a
 # plaque, many where it is the edge of a rib, a node or the aortic wall (docs/decisions/0015).
 MOST_ADJOINING = 0.4
+# Share of a component's credit that is in certain lesions: from MOST on all of it counts, below LEAST a lesion
+# may be its edge (docs/decisions/0017).
+MOST, LEAST = 0.5, 0.25
+TINY = 1e-9
 NEIGHBOURS = np.ones((3, 3, 3))  # 26-connected, as the reference method's lesions
 
 
@@ -47,12 +51,14 @@ def without_metal(weights: Float, credit: Float, hu: NDArray[np.int16]) -> Float
 
 
 def certain_lesions(weights: Float, credit: Float, voxel_mm3: float, certain: float) -> Float:
-    """Return weights without the voxels that belong to no certain lesion.
+    """Return the weights of what counts: 1 in whole components, as they are in parts of others, 0 elsewhere.
 
-    A lesion is a 26-connected component of voxels with credit and a weight of at least `INSIDE`. It counts
+    A lesion is a 26-connected component of voxels with credit and a weight of at least `INSIDE`. It is certain
     where its highest weight reaches `certain` and its volume 1.5 mm3, the least of the reference method: noise
-    and partial volume make lesions that are neither. And where it is no edge of something larger that is not
-    coronary (`MOST_ADJOINING`).
+    and partial volume make lesions that are neither. Where certain lesions have at least `MOST` of the credit
+    of a component of classical scoring, it counts as a whole: readers mark components, not voxels. In other
+    components a certain lesion counts unless it is the edge of something larger: certain lesions have less than
+    `LEAST` of the credit, and much adjoins this one (`MOST_ADJOINING`).
 
     Parameters
     ----------
@@ -74,18 +80,38 @@ def certain_lesions(weights: Float, credit: Float, voxel_mm3: float, certain: fl
     if place is None:
         return decided
     # What follows looks only at the part of the heart that holds lesions: a tenth of the time.
-    weights, candidates = weights[place], candidates[place]
+    near, around = weights[place], candidates[place]
     lesions, count = ndimage.label(inside[place], NEIGHBOURS)
-    highest = _highest(weights, lesions, count)
+    highest = _highest(near, lesions, count)
     volume = np.bincount(lesions.ravel(), minlength=count + 1) * voxel_mm3
     counts = (highest >= certain) & (volume >= MINIMUM_LESION_MM3 - VOLUME_FUZZ_MM3)
     counts[0] = False  # outside of all lesions
+    if not counts.any():
+        return decided
+    decided[place] = np.where(counts[lesions], near, np.float32(0))
+    share = _shares(decided, credit)
+    small = share[place] < LEAST
     for number, part in enumerate(ndimage.find_objects(lesions), 1):
         if counts[number]:
             wide = tuple(slice(max(0, axis.start - 1), axis.stop + 1) for axis in part)
-            counts[number] = _adjoining(lesions[wide] == number, candidates[wide]) <= MOST_ADJOINING
-    decided[place] = np.where(counts[lesions], weights, np.float32(0))
+            lesion = lesions[wide] == number
+            edge = small[wide][lesion].all() and _adjoining(lesion, around[wide]) > MOST_ADJOINING
+            counts[number] = not edge
+    decided[place] = np.where(counts[lesions], near, np.float32(0))
+    decided[share >= MOST] = 1
     return decided
+
+
+def _shares(decided: Float, credit: Float) -> Float:
+    """Return for each voxel with credit which share of its component's credit is in `decided`; elsewhere 0."""
+    components, count = ndimage.label(credit > 0, NEIGHBOURS)
+    at = np.flatnonzero(components)
+    numbers, credited = components.ravel()[at], credit.ravel()[at]
+    total = np.bincount(numbers, credited, count + 1)
+    found = np.bincount(numbers, credited * decided.ravel()[at], count + 1)
+    share = np.zeros_like(credit)
+    share.ravel()[at] = (found / np.maximum(total, TINY))[numbers]
+    return share
 
 
 def _bounds(mask: NDArray[np.bool_]) -> tuple[slice, slice, slice] | None:

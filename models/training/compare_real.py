@@ -63,12 +63,15 @@ class SeriesComparison:
 
     @property
     def right(self) -> bool:
-        """Whether the score is inside the range or in the right group; below 10 where there is no calcium."""
+        """Whether the score is inside the range or in the right group; below 10 where there is no calcium.
+
+        To one decimal, as the references are given.
+        """
         if self.predicted is None:
             return False
         if self.high == 0:
             return self.predicted < NO_CALCIUM_BELOW
-        inside = self.low <= self.predicted <= self.high
+        inside = self.low <= round(self.predicted, 1) <= self.high
         return inside or RiskGroup.of(self.predicted) == RiskGroup.of(self.best)
 
 

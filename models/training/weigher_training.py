@@ -62,7 +62,7 @@ THRESHOLD = 0.3
 # edge of the aorta as often as coronary.
 CERTAIN = 0.8
 # The localiser of the default weights puts the upper face of the box so much above the reference box.
-RISE_MM = 6.0
+RISE_MM = 5.0
 BUFFER = 8  # batches between two uses of one
 
 

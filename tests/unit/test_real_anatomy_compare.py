@@ -28,7 +28,7 @@ ROW = SeriesComparison("a", best=150.0, low=120.0, high=420.0, predicted=410.0, 
 
 @pytest.mark.parametrize(
     ("predicted", "right"),
-    [(410.0, True), (110.0, True), (399.0, True), (430.0, False), (99.0, False), (None, False)],
+    [(410.0, True), (110.0, True), (420.04, True), (420.06, False), (99.0, False), (None, False)],
 )
 def test_a_score_is_right_inside_the_range_or_in_the_group(predicted, right):
     assert replace(ROW, predicted=predicted).right is right

@@ -35,10 +35,14 @@ def test_the_truth_is_in_the_image(seed):
     assert 10 < np.median(scan.resampled.hu[middle]) < 110, "blood or muscle in the middle of the box"
 
 
-def test_some_scans_have_coronary_calcium_and_some_have_not():
-    scores = [make_sketch(seed, config=SMALL).agatston for seed in range(20, 32)]
+def test_some_scans_have_coronary_calcium_and_some_have_not_and_hearts_have_the_size_of_real_ones():
+    scans = [make_sketch(seed, config=SMALL) for seed in range(20, 32)]
+    scores = [scan.agatston for scan in scans]
     assert min(scores) == 0
     assert max(scores) > 100
+    sizes = np.mean([np.subtract(scan.heart_box.high, scan.heart_box.low) for scan in scans], axis=0)
+    # The boxes by eye of twelve real patients are so large on average, mm.
+    np.testing.assert_allclose(sizes, (130, 107, 96), rtol=0.1)
 
 
 def test_a_sketch_is_cached_as_a_case_for_scorers_and_for_the_localiser():

@@ -100,13 +100,13 @@ def draw_chest(rng: np.random.Generator) -> Chest:
     fat, wall = rng.uniform(4, 38) * width / 205, rng.uniform(10, 26)
     cavity = depth - fat - wall
     spine_y = cavity * rng.uniform(0.62, 0.9)
-    drawn = (rng.uniform(46, 68), rng.uniform(36, 52), rng.uniform(40, 62))
-    radii = (min(drawn[0], cavity * 0.8), min(drawn[1], cavity * 0.6), drawn[2])
+    drawn = (rng.uniform(52, 76), rng.uniform(42, 60), rng.uniform(40, 62))
+    radii = (min(drawn[0], cavity * 0.9), min(drawn[1], cavity * 0.68), drawn[2])
     front = -cavity + radii[1] + rng.uniform(8, 22)
     low = rng.uniform(-12, 12)  # the lower wall lies on the diaphragm
     centre = (rng.uniform(8, 40), front + rng.uniform(0, 18), low + radii[2])
     right = (
-        centre[0] - rng.uniform(18, 38),
+        centre[0] - rng.uniform(20, 42),
         centre[1] - rng.uniform(-6, 12),
         centre[2] + rng.uniform(-14, 10),
     )
@@ -121,7 +121,7 @@ def draw_chest(rng: np.random.Generator) -> Chest:
         heart_radii=radii,
         heart_turn=rng.uniform(0.1, 0.9),
         right_centre=right,
-        right_radii=(rng.uniform(28, 42), rng.uniform(28, 42), radii[2] * rng.uniform(0.6, 0.9)),
+        right_radii=(rng.uniform(32, 48), rng.uniform(32, 48), radii[2] * rng.uniform(0.6, 0.9)),
         heart_fat=rng.uniform(1, 12),
         bifurcation=centre[2] + radii[2] + rng.uniform(-12, 14),
         spine_y=spine_y,
