@@ -57,6 +57,8 @@ class LoopOptions:
     average
         Decay per step of an exponential moving average of the weights, which is what is validated and kept;
         0 for the last weights themselves (the paper).
+    keep
+        Whose weights the training gives: of the ``best`` epoch by validation (the paper), or of the ``last``.
     """
 
     epochs: int
@@ -68,12 +70,15 @@ class LoopOptions:
     mixed_precision: bool = True
     clip_norm: float = 0.0
     average: float = 0.0
+    keep: str = "best"
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise SettingsError(f"--epochs must be at least 1, not {self.epochs}")
         if self.schedule not in ("constant", "cosine"):
             raise SettingsError(f"schedule must be constant or cosine, not {self.schedule}")
+        if self.keep not in ("best", "last"):
+            raise SettingsError(f"keep must be best or last, not {self.keep}")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise SettingsError("--device cuda: torch finds no CUDA device; use --device cpu")
 
@@ -144,7 +149,7 @@ def fit(
     resume: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Train `network` in place, leave it at its best epoch, and return the record of the training.
+    """Train `network` in place, leave it at its best or last epoch, and return the record of the training.
 
     Parameters
     ----------
@@ -155,7 +160,7 @@ def fit(
     loss_of
         (network, batch) -> named losses; ``loss`` is minimised, the others are only recorded.
     validate
-        network -> named figures; the epoch with the lowest ``validation`` is kept (paper: the error on the
+        network -> named figures; the epoch with the lowest ``validation`` is the best (paper: the error on the
         validation set).
     options
         See LoopOptions.
@@ -171,7 +176,7 @@ def fit(
     Returns
     -------
     dict
-        Options, best epoch, its figures, seconds.
+        Options, the kept epoch and its figures (``best``), seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
     keep_memory()
@@ -233,7 +238,7 @@ def fit(
         figures["seconds"] = time.monotonic() - started
         curves.add(epoch, figures)
         logger.info("epoch %d: %s", epoch, {name: round(value, 5) for name, value in figures.items()})
-        if figures["validation"] < best["validation"]:
+        if options.keep == "last" or figures["validation"] < best["validation"]:
             best = {"epoch": epoch, **figures}
             torch.save(averaged, folder / BEST)
         network.load_state_dict(last)

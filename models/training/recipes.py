@@ -471,6 +471,8 @@ def train_weigher(job: Job, start: str | None = None) -> tuple[Weigher, Calibrat
             weight_decay=1e-4,
             clip_norm=1.0,
             average=0.995,
+            # Simulated validation scans cannot tell which epoch is best for real ones (docs/decisions/0019).
+            keep="last" if job.own is None else "best",
             seed=job.seed,
             device=job.device,
         ),

@@ -58,9 +58,9 @@ SHARPNESS = 4.0  # of the weights when scoring: 0.02 becomes 0.000005
 # Trained weight that becomes 0.5: on real series left out of training, true plaques had weights down to
 # 0.2, while bone had less than 0.01.
 THRESHOLD = 0.3
-# Highest trained weight that a lesion needs to count: on validation scans, lesions below it were noise or the
-# edge of the aorta as often as coronary.
-CERTAIN = 0.8
+# Highest trained weight that a lesion needs to count: on scans of patients left out of training, a higher limit
+# lost plaques, a lower one gave scans without coronary calcium a score (docs/decisions/0017).
+CERTAIN = 0.75
 # The localiser of the default weights puts the upper face of the box so much above the reference box.
 RISE_MM = 5.0
 BUFFER = 8  # batches between two uses of one
@@ -443,7 +443,7 @@ def train(
     resume: bool = False,
     progress: bool = True,
 ) -> tuple[Weigher, dict[str, Any]]:
-    """Train a weigher and return it at its best epoch, with the record of its training.
+    """Train a weigher and return it at its best or last epoch (`loop`), with the record of its training.
 
     Parameters
     ----------

@@ -68,6 +68,26 @@ def test_a_resumed_training_ends_where_an_uninterrupted_one_does(tmp_path: Path,
     assert states[0]["best"]["validation"] == pytest.approx(states[1]["best"]["validation"])
 
 
+@pytest.mark.parametrize(("keep", "epoch"), [("best", 2), ("last", 4)])
+def test_the_best_or_the_last_epoch_is_kept(tmp_path: Path, keep: str, epoch: int):
+    errors, seen, network = iter([3.0, 1.0, 2.0, 4.0]), {}, _network()
+
+    def validate(net: nn.Module) -> dict[str, float]:
+        seen[len(seen) + 1] = {name: value.clone() for name, value in net.state_dict().items()}
+        return {"validation": next(errors)}
+
+    record = fit(
+        network, _batches, _losses, validate,
+        options=LoopOptions(4, mixed_precision=False, keep=keep), folder=tmp_path, steps_per_epoch=10,
+        progress=False,
+    )  # fmt: skip
+    assert record["best"]["epoch"] == epoch
+    kept = torch.load(tmp_path / "best.pt", weights_only=True)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, seen[epoch][name])
+        assert torch.equal(value, kept[name])
+
+
 def test_another_seed_does_not_resume(tmp_path: Path):
     _fit(_network(), tmp_path, 1)
     with pytest.raises(SettingsError, match="seed 1"):
@@ -103,3 +123,5 @@ def test_wrong_options_are_refused():
         LoopOptions(0)
     with pytest.raises(SettingsError):
         LoopOptions(1, schedule="steps")
+    with pytest.raises(SettingsError, match="keep"):
+        LoopOptions(1, keep="first")
