@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from calcium.geometry import BoxMm, VolumeGeometry
-from models.training import cache
+from models.training import cache, recipes
 from models.training.recipes import (
     RECIPES,
     Job,
@@ -69,6 +69,21 @@ def test_the_weigher_learns_from_all_kinds_but_from_no_held_out_patient(job):
     assert [case.name for case in regressor_cases(simulated)] == ["training-1"]
     assert not any(case.name.startswith("real") for case in weigher_cases(simulated))
     assert [case.name for case in validation_cases(simulated)] == ["training-9"]
+
+
+@pytest.mark.parametrize(("own", "keep"), [(False, "last"), (True, "best")])
+def test_only_a_sites_own_scans_choose_the_epoch_of_the_weigher(job, monkeypatch, own, keep):
+    class Enough(Exception):  # noqa: N818 (ends the training before it begins)
+        pass
+
+    def train(training, validation, folder, loop, options, **how):
+        assert loop.keep == keep
+        raise Enough
+
+    monkeypatch.setattr(recipes, "make_data", lambda job, part: None)
+    monkeypatch.setattr(recipes.weigher_training, "train", train)
+    with pytest.raises(Enough):
+        recipes.train_weigher(replace(job, own=job.work / "scans.csv" if own else None))
 
 
 def test_sketches_adverse_scans_and_torn_arteries_are_drawn_more_often():
