@@ -79,7 +79,7 @@ def certain_lesions(weights: Float, credit: Float, voxel_mm3: float, certain: fl
     place = _bounds(inside)
     if place is None:
         return decided
-    # What follows looks only at the part of the heart that holds lesions: a tenth of the time.
+    # Lesions are looked at only in the part of the heart that holds any: a tenth of the time.
     near, around = weights[place], candidates[place]
     lesions, count = ndimage.label(inside[place], NEIGHBOURS)
     highest = _highest(near, lesions, count)
