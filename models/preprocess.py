@@ -18,6 +18,7 @@ from scipy import sparse
 from calcium.agatston import CALCIUM_HU
 from calcium.geometry import BoxMm, VolumeGeometry, VoxelBox
 from calcium.volume import CTVolume
+from models.networks.localizer import HU_FROM, HU_SCALE
 from models.networks.regressor import INPUT_PIXELS
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def localizer_input(
     needed, place = np.unique(
         np.clip(np.add.outer(index, np.asarray(offsets)), 0, len(slices) - 1), return_inverse=True
     )
-    scaled = np.clip((slices[needed].astype(np.float32) + 1000.0) / 4095.0, 0.0, 1.0)
+    scaled = np.clip((slices[needed].astype(np.float32) - HU_FROM) / HU_SCALE, 0.0, 1.0)
     return np.ascontiguousarray(scaled[place.reshape(len(index), len(offsets))])
 
 

@@ -29,21 +29,29 @@ class SliceClassifierConfig:
         Factor on BoBNet's numbers of channels.
     inside
         Whether the network also tells where in the slice the heart box is (`SliceClassifier.look`).
+    window_hu
+        Low and high end of a window: all slices seen are shown in it, the one judged as it is, too. None: all
+        as they are.
+    least_channels
+        Least number of channels of a layer.
     """
 
     offsets: tuple[int, ...] = (-2, 0, 2)
     width: float = 0.25
     inside: bool = False
+    window_hu: tuple[float, float] | None = None
+    least_channels: int = 4
 
     def channels(self, of_bobnet: int) -> int:
         """Return BoBNet's number of channels, scaled."""
-        return max(4, round(of_bobnet * self.width))
+        return max(self.least_channels, round(of_bobnet * self.width))
 
 
 # BoBNet: channels of each convolution, P for 2x2 max pooling.
 BOBNET: tuple[int | str, ...] = (16, "P", 32, "P", 64, 64, "P", 128, 128, "P", 128, 128)
 PYRAMID = (4, 2, 1)  # spatial pyramid pooling: any slice size gives 16 + 4 + 1 bins
 HIDDEN = 128
+HU_SCALE, HU_FROM = 4095.0, -1000.0  # of the input, to HU
 CELL = 8  # pixels a side that one cell of the inside map stands for: three halvings
 
 
@@ -60,7 +68,7 @@ class SliceClassifier(nn.Module):
         super().__init__()
         self.config = config = config or SliceClassifierConfig()
         layers: list[nn.Module] = []
-        before = len(config.offsets)
+        before = len(config.offsets) + (config.window_hu is not None)
         self._tap, tapped = 0, before
         for step in BOBNET:
             if step == "P":  # the inside map is read before the last one
@@ -95,15 +103,24 @@ class SliceClassifier(nn.Module):
         Tensor
             float32 (n,), above 0 for "heart".
         """
-        return self._judged(self.features[: self._tap](slices))
+        return self._judged(self._maps(slices))
 
     def look(self, slices: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits as `forward` does, and logits (n, h/8, w/8) of the share of each cell in the heart box.
 
         A cell stands for CELL x CELL pixels; the last ones for what is left. For networks made with `inside`.
         """
-        maps = self.features[: self._tap](slices)  # (n, 32, h/8, w/8)
+        maps = self._maps(slices)
         return self._judged(maps), self.inside(maps)[:, 0]
+
+    def _maps(self, slices: Tensor) -> Tensor:
+        if self.config.window_hu is not None:
+            low, high = self.config.window_hu
+            middle = self.config.offsets.index(0)
+            windowed = ((slices * HU_SCALE + HU_FROM - low) / (high - low)).clamp(0, 1)
+            slices = torch.cat([slices[:, middle : middle + 1], windowed], dim=1)
+        maps: Tensor = self.features[: self._tap](slices)  # (n, 32, h/8, w/8)
+        return maps
 
     def _judged(self, maps: Tensor) -> Tensor:
         maps = self.features[self._tap :](maps)  # (n, 32, h/16, w/16)

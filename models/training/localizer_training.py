@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 
     from models.training.cache import CachedCase
 
-NETWORK = SliceClassifierConfig(inside=True)
+# Slices 30 mm away tell how deep in the chest one lies; the window tells heart from fat and fluid.
+NETWORK = SliceClassifierConfig(
+    (-10, -5, -2, 0, 2, 5, 10), inside=True, window_hu=(-160.0, 240.0), least_channels=8
+)
 GRID_MM = 3.0
 PADDED_HU = -1000
 # Slices whose share inside the heart is between these are not decided: the box by eye is good to some mm.
@@ -45,7 +48,8 @@ INSIDE_LOSS = 3.0  # weight of the cells' cross-entropy beside that of the slice
 NEAR_MM = 20.0  # of a face: these slices are drawn three times as often
 LUNG_HU = -500  # below this a voxel inside the body is lung; masses and fluid take its place
 MASSES, MASS_MM = 4, (6.0, 38.0)  # most masses of a scan that has any, and their radii
-ILL = 0.25  # share of the drawn scans
+BESIDE, BESIDE_MM = 0.5, 30.0  # share of the masses that lie within so many mm of the heart box
+ILL = 0.35  # share of the drawn scans
 STRETCHES, STRETCH = 4, 0.22  # parts of an axis that are stretched unevenly, and ln of the largest factor
 NOWHERE = BoxMm((1e6, 1e6, 1e6), (1e6 + 1, 1e6 + 1, 1e6 + 1))  # the box where a crop holds no heart
 
@@ -135,7 +139,12 @@ def _stretched(number: int, rng: np.random.Generator) -> tuple[NDArray[np.intp],
     return np.clip(np.searchsorted(place, new), 0, number - 1), place - 0.5
 
 
-def _ill(hu: NDArray[np.float32], spacing: NDArray[np.float64], rng: np.random.Generator) -> None:
+def _ill(
+    hu: NDArray[np.float32],
+    spacing: NDArray[np.float64],
+    heart: tuple[NDArray[np.float64], NDArray[np.float64]],
+    rng: np.random.Generator,
+) -> None:
     """Fill lung with tumours, consolidations or fluid, in place: real chests have them beside the heart, too.
 
     Parameters
@@ -144,6 +153,8 @@ def _ill(hu: NDArray[np.float32], spacing: NDArray[np.float64], rng: np.random.G
         (slice, row, column); patients lie on their back, rows from front to back.
     spacing
         mm of slice, row, column.
+    heart
+        First and last (slice, row, column) of the heart box; it may lie outside.
     rng
         Decides what and where.
     """
@@ -155,8 +166,12 @@ def _ill(hu: NDArray[np.float32], spacing: NDArray[np.float64], rng: np.random.G
     where = np.argwhere(lung[:, ::2, ::2])
     if not len(where):
         return
+    where *= (1, 2, 2)
+    margin = BESIDE_MM / spacing
+    beside = where[np.all((where > heart[0] - margin) & (where < heart[1] + margin), axis=1)]
     for _ in range(rng.integers(1, MASSES + 1)):
-        centre = where[rng.integers(len(where))] * (1, 2, 2)
+        among = beside if len(beside) and rng.random() < BESIDE else where
+        centre = among[rng.integers(len(among))]
         radii = rng.uniform(*MASS_MM) * rng.uniform(0.5, 1.3, 3) * (rng.uniform(1, 2.5), 1, 1) / spacing
         low = np.maximum(0, np.floor(centre - 1.5 * radii)).astype(int)
         high = np.minimum(hu.shape, np.ceil(centre + 1.5 * radii) + 1).astype(int)
@@ -172,7 +187,7 @@ def _ill(hu: NDArray[np.float32], spacing: NDArray[np.float64], rng: np.random.G
         back = np.zeros_like(lung)
         back[:, int(rows[0] + level * (rows[-1] - rows[0])) :] = True
         if rng.random() < 0.6:  # one side
-            middle = int(np.median(where[:, 2]) * 2)
+            middle = int(np.median(where[:, 2]))
             back[..., slice(0, middle) if rng.random() < 0.5 else slice(middle, None)] = False
         hu[back & lung] = rng.uniform(0, 50)
 
@@ -216,7 +231,7 @@ def augment(scan: CoarseScan, rng: np.random.Generator) -> tuple[NDArray[np.int1
             stop[0], box = below, NOWHERE
     cropped = hu[tuple(map(slice, start, stop))].astype(np.float32)
     if rng.random() < ILL:
-        _ill(cropped, spacing, rng)
+        _ill(cropped, spacing, (low - start, high - start), rng)
     if rng.random() < 0.3:
         angle = float(rng.uniform(-10, 10))
         cropped = ndimage.rotate(

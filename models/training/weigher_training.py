@@ -62,7 +62,7 @@ THRESHOLD = 0.3
 # lost plaques, a lower one gave scans without coronary calcium a score (docs/decisions/0017).
 CERTAIN = 0.75
 # The localiser of the default weights puts the upper face of the box so much above the reference box.
-RISE_MM = 5.0
+RISE_MM = 10.0
 BUFFER = 8  # batches between two uses of one
 
 

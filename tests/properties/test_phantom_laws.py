@@ -1,6 +1,7 @@
 """Laws of the simulator's parts."""
 
 import numpy as np
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -9,6 +10,7 @@ from models.training.phantom.coronaries import draw_tree
 from models.training.phantom.deposits import Deposit, trace
 from models.training.phantom.heart import draw_heart
 from models.training.phantom.motion import SHARE, draw_motion
+from models.training.phantom.scan import _heart_box
 
 seeds = st.integers(0, 10**6)
 
@@ -22,6 +24,25 @@ def test_warp_forward_then_inverse_is_identity(seed):
     moved = heart.warp.forward(points).astype(np.float32)
     back = heart.warp.inverse((moved[:, 0], moved[:, 1], moved[:, 2]))
     np.testing.assert_allclose(np.stack(back, axis=1), points, atol=0.1)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seeds, st.floats(1, 50))
+def test_a_heart_ahead_of_the_spine_is_the_same_heart_further_in_front(seed, ahead):
+    usual, moved = (draw_heart(np.random.default_rng(seed), ahead=mm) for mm in (0.0, ahead))
+    for before, after in zip(_heart_box(usual), _heart_box(moved), strict=True):
+        np.testing.assert_allclose(after - before, (0, -ahead, 0), atol=6)  # bent a little differently there
+    for name in ("trunk", "rpa", "lspv"):
+        shifted = moved.vessels[name][0] - usual.vessels[name][0]
+        np.testing.assert_allclose(shifted.mean(axis=0), (0, -ahead, 0), atol=6)
+    for name in ("svc", "ivc"):  # with the heart at one end, less at the other
+        shift = (moved.vessels[name][0] - usual.vessels[name][0])[:, 1].mean()
+        assert -ahead - 4 < shift < -0.4 * ahead + 4
+    arches = [heart.vessels["aorta"][0] for heart in (usual, moved)]
+    tops = [line[np.argmax(line[:, 2]), 1] for line in arches]
+    assert tops[1] - tops[0] == pytest.approx(-0.6 * ahead, abs=0.25 * ahead + 6)
+    below = [line[line[:, 2] < -40] for line in (usual.vessels["aorta"][0], moved.vessels["aorta"][0])]
+    assert abs(below[0][:, 1].mean() - below[1][:, 1].mean()) < 3, "the descending aorta stays at the spine"
 
 
 @settings(max_examples=15, deadline=None)

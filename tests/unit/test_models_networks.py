@@ -56,6 +56,30 @@ def test_slice_classifiers_take_slices_of_any_size(size):
     assert network(torch.rand(3, 1, *size)).shape == (3,)
 
 
+def test_slice_classifiers_show_neighbours_in_a_window_and_the_slice_as_it_is_too():
+    torch.manual_seed(1)
+    settings = {"offsets": [-4, 0, 4], "window_hu": [-160, 240], "inside": True, "least_channels": 8}
+    network = build("slice_classifier", settings).eval()
+    assert network.features[0].weight.shape[:2] == (8, 4)
+    hu = torch.randint(-150, 230, (2, 3, 40, 48)).float()
+
+    def logits(hu: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            slices, inside = network.look((hu + 1000) / 4095)
+        return torch.cat([slices[:, None], inside.flatten(1)], dim=1)
+
+    base, air, bone = logits(hu), hu.clone(), hu.clone()
+    air[:, 0, :20], bone[:, 2, 20:] = -900, 800
+    lung, edge = hu.clone(), hu.clone()
+    lung[:, 0, :20], edge[:, 2, 20:] = -160, 240
+    assert not torch.allclose(logits(air), base, atol=1e-4)
+    assert torch.allclose(logits(air), logits(lung), atol=1e-4), "air is as dark as the window's low end"
+    assert torch.allclose(logits(bone), logits(edge), atol=1e-4), "bone is as bright as its high end"
+    air, lung = hu.clone(), hu.clone()
+    air[:, 1, :20], lung[:, 1, :20] = -900, -160
+    assert not torch.allclose(logits(air), logits(lung), atol=1e-4), "the slice itself is shown as it is, too"
+
+
 def test_the_weigher_sees_where_a_slice_lies():
     network = build("weigher", {}).eval()
     images, cube = torch.rand(1, network.config.inputs, 48, 64), torch.rand(1, 4, 48, 48, 48)

@@ -1,5 +1,7 @@
 """The simulator: truth that comes with a scan, determinism, knobs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from models.training.phantom import PhantomConfig, make_many, make_scan
 from models.training.phantom.coronaries import draw_tree
 from models.training.phantom.distractors import distractors, hilar_nodes
 from models.training.phantom.heart import draw_heart
+from models.training.phantom.scan import AHEAD_MM, _heart_box
 
 # Pixels of about 1.3 mm: large enough to be quick, small enough for calcium to show.
 SMALL = {"field_of_view": "cardiac", "in_plane": 160, "thickness_mm": 3.0, "crop_to_heart": 12.0}
@@ -128,6 +131,26 @@ def test_many_scans_in_processes_equal_one_by_one():
         assert alone.volume.hu.tobytes() == scan.volume.hu.tobytes()
 
 
+def test_hearts_lie_as_far_from_the_spine_as_real_ones():
+    # Between the heart boxes of six real non-contrast scans and the vertebrae: 10 to 57 mm, 28 on average. The
+    # front of a simulated spine is at y = 0.
+    where = np.random.default_rng(1).uniform(*AHEAD_MM, 40)
+    backs = [
+        _heart_box(draw_heart(np.random.default_rng(seed), ahead=ahead))[1][1]
+        for seed, ahead in enumerate(where)
+    ]
+    assert 16 < -np.mean(backs) < 36
+    assert max(backs) < 10  # beside a vertebra
+    assert min(backs) < -40
+
+
+def test_how_far_in_front_of_the_spine_a_heart_lies_is_drawn_and_known():
+    config = PhantomConfig(in_plane=32, thickness_mm=3.0, crop_to_heart=0.0)
+    drawn = [make_scan(seed, config=config).description["ahead_mm"] for seed in (1, 2, 3)]
+    assert len(set(drawn)) == 3
+    assert all(AHEAD_MM[0] <= ahead <= AHEAD_MM[1] for ahead in drawn)
+
+
 def test_rarities_make_metal_and_rare_calcium_common():
     heart = draw_heart(np.random.default_rng(1), 0.0)
     tree = draw_tree(heart, np.random.default_rng(2))
@@ -142,6 +165,26 @@ def test_rarities_make_metal_and_rare_calcium_common():
         usual, many = scans_with(kinds, 1.0), scans_with(kinds, 6.0)
         assert 0 < usual < 40
         assert many > 2.5 * usual
+
+
+def test_metal_and_pericardial_calcium_stay_where_they_belong_on_a_heart_that_lies_ahead():
+    ahead = draw_heart(np.random.default_rng(1), ahead=40.0)
+    unaware = replace(ahead, ahead=0.0)
+    tree = draw_tree(ahead, np.random.default_rng(2))
+    seen = set()
+    for seed in range(60):
+        drawn = (
+            distractors(heart, tree, np.random.default_rng(seed), rarities=6.0) for heart in (unaware, ahead)
+        )
+        for before, after in zip(*drawn, strict=True):
+            if before.kind in {"wire", "clip"}:
+                shift = (after.centers - before.centers).mean(axis=0)
+                np.testing.assert_allclose(shift, (0, -40, 0), atol=0.01)
+            elif before.kind == "pericardium":
+                where = after.centers[:1].T.astype(np.float32)
+                assert abs(float(ahead.envelope(ahead.warp.inverse(tuple(where)))[0])) < 6
+            seen.add(before.kind)
+    assert {"wire", "clip", "pericardium"} <= seen
 
 
 @pytest.mark.parametrize("seed", [3, 6])

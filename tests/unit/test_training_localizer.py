@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -105,6 +106,26 @@ def test_cells_hold_the_share_of_their_pixels_in_the_box():
     assert found == pytest.approx(np.multiply.outer([0.5, 1, 0.625], [0.75, 1]))
 
 
+HEART = (np.array([8.0, 15.0, 28.0]), np.array([20.0, 40.0, 32.0]))
+
+
+def test_masses_lie_beside_the_heart_more_often():
+    body = np.full((60, 60, 60), -850, np.float32)
+    body[:, :2] = body[:, -2:] = body[..., :2] = body[..., -2:] = 40
+
+    def share_near_middle(heart: float) -> float:
+        near = []
+        for seed in range(40):
+            after = body.copy()
+            faces = (np.full(3, heart - 4), np.full(3, heart + 4))
+            localizer_training._ill(after, np.full(3, 3.0), faces, np.random.default_rng(seed))
+            gone = np.argwhere(after != body)
+            near.append(np.all((gone > 16) & (gone < 44), axis=1).mean())
+        return float(np.mean(near))
+
+    assert share_near_middle(30) > 1.7 * share_near_middle(1000)
+
+
 def test_only_lung_falls_ill():
     hu = np.full((30, 60, 60), -1000, np.int16)
     hu[:, 5:55, 5:55] = 40  # a body
@@ -113,7 +134,7 @@ def test_only_lung_falls_ill():
     changed = []
     for seed in range(20):
         after = before.copy()
-        localizer_training._ill(after, np.full(3, 3.0), np.random.default_rng(seed))
+        localizer_training._ill(after, np.full(3, 3.0), HEART, np.random.default_rng(seed))
         assert (after[before > -500] == 40).all()
         assert (after[before < -900] == -1000).all(), "air outside of the body"
         gone = (before == -850) & (after != before)
@@ -123,7 +144,7 @@ def test_only_lung_falls_ill():
     assert min(changed) > 0
     assert 0.02 < np.mean(changed) < 0.6
     empty = np.full((10, 20, 20), 40.0, np.float32)
-    localizer_training._ill(empty, np.full(3, 3.0), np.random.default_rng(1))  # no lung: nothing to do
+    localizer_training._ill(empty, np.full(3, 3.0), HEART, np.random.default_rng(1))  # no lung: nothing to do
     assert (empty == 40).all()
 
 
@@ -132,7 +153,7 @@ def test_the_loss_counts_cells_where_networks_tell_them():
     sampler = Sampler([_scan()], LocalizerOptions(1, 2, 6), NETWORK, seed=1)
     (batch,) = sampler.batches(1)
     seeing = torch.nn.ModuleDict({axis: SliceClassifier(NETWORK) for axis in batch})
-    blind = torch.nn.ModuleDict({axis: SliceClassifier() for axis in batch})
+    blind = torch.nn.ModuleDict({axis: SliceClassifier(replace(NETWORK, inside=False)) for axis in batch})
     blind.load_state_dict(seeing.state_dict(), strict=False)
     whole = losses(seeing, batch, "cpu")
     found = {name: float(value.detach()) for name, value in whole.items()}

@@ -8,6 +8,7 @@ import pytest
 from calcium.agatston import CALCIUM_HU, score_mask
 from models.training import dataset
 from models.training.sketch import SketchConfig, make_sketch
+from models.training.sketch.body import draw_chest
 
 SMALL = SketchConfig(crop_to_heart=12.0, pixel_mm=1.4, thickness_mm=3.0)
 
@@ -43,6 +44,15 @@ def test_some_scans_have_coronary_calcium_and_some_have_not_and_hearts_have_the_
     sizes = np.mean([np.subtract(scan.heart_box.high, scan.heart_box.low) for scan in scans], axis=0)
     # The boxes by eye of twelve real patients are so large on average, mm.
     np.testing.assert_allclose(sizes, (130, 107, 96), rtol=0.1)
+
+
+def test_chests_are_as_deep_behind_the_heart_as_real_ones():
+    chests = [draw_chest(np.random.default_rng(seed)) for seed in range(300)]
+    # Twelve real scans: lungs 187 mm deep in the middle of the heart; 28 mm between heart and vertebrae in six.
+    assert np.mean([2 * chest.cavity[1] * 0.9 for chest in chests]) == pytest.approx(187, rel=0.1)
+    backs = [chest.heart_centre[1] + chest.heart_radii[1] for chest in chests]
+    gaps = [chest.spine_y - 17 - back for chest, back in zip(chests, backs, strict=True)]
+    assert np.median(gaps) == pytest.approx(28, abs=8)
 
 
 def test_a_sketch_is_cached_as_a_case_for_scorers_and_for_the_localiser():

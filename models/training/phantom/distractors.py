@@ -163,12 +163,12 @@ def _elsewhere(heart: Heart, age: float, rng: np.random.Generator, rarities: flo
             )
             found.append(_cloud((6, "still", "granuloma"), at[None], rng.uniform(0.8, 3.0), rng))
     if rng.random() < (0.04 + 0.03 * age) * rarities:  # pericardium
-        start = np.array([[rng.uniform(-30, 70), rng.uniform(-110, -10), rng.uniform(-45, 30)]])
+        start = np.array([[rng.uniform(-30, 70), rng.uniform(-110, -10) - heart.ahead, rng.uniform(-45, 30)]])
         points = start
         for _ in range(12):
             where = points.T.astype(np.float32)
             value = heart.envelope(heart.warp.inverse((where[0], where[1], where[2])))
-            to = np.array([[18.0, -55.0, 0.0]]) - points
+            to = np.array([[18.0, -55.0 - heart.ahead, 0.0]]) - points
             points = points + to / np.linalg.norm(to) * float(value[0])
         shell = points + np.cumsum(rng.normal(0, 0.8, (int(rng.integers(4, 30)), 3)), axis=0)
         found.append(_cloud((6, "muscle", "pericardium"), shell, rng.uniform(0.5, 1.4), rng))
@@ -193,10 +193,11 @@ def _metal(heart: Heart, tree: list[Branch], rng: np.random.Generator, rarities:
     elif kind < 0.055:  # wires in the sternum and clips along a bypass
         for z in np.arange(-10, 110, 22):
             angle = np.linspace(0, 2 * np.pi, 40)
-            ring = np.stack([13 * np.cos(angle), -118 + 8 * np.sin(angle), z + 2 * np.sin(3 * angle)], axis=1)
+            behind = -118 - heart.ahead + 8 * np.sin(angle)
+            ring = np.stack([13 * np.cos(angle), behind, z + 2 * np.sin(3 * angle)], axis=1)
             found.append(_cloud((8, "still", "wire"), ring, 0.45, rng, METAL_HU * 0.7))
         for _ in range(rng.integers(2, 9)):
-            at = np.array([rng.normal(10, 25), rng.uniform(-112, -95), rng.uniform(-20, 60)])
+            at = np.array([rng.normal(10, 25), rng.uniform(-112, -95) - heart.ahead, rng.uniform(-20, 60)])
             found.append(
                 _cloud((8, "muscle", "clip"), at + rng.normal(0, 1.2, (5, 3)), 0.5, rng, METAL_HU * 0.6)
             )

@@ -94,6 +94,7 @@ class Heart:
     fat: float  # mm, thickness of epicardial fat over the hull of the chambers
     hull: float  # mm, how far the hull bridges grooves
     fat_waves: np.ndarray  # (n, 4): wave vector 1/mm and phase of the unevenness of the fat
+    ahead: float = 0.0  # mm by which it lies in front of the canonical frame's place
     vessels: dict[str, tuple[Points, np.ndarray]] = field(default_factory=dict)  # points, radii
 
     def chamber(self, name: str, where: Field) -> Array:
@@ -126,7 +127,7 @@ class Heart:
         return {name: shape.distance(where) for name, shape in self.cavities.items()}
 
 
-def draw_heart(rng: np.random.Generator, shift: float = 0.0) -> Heart:
+def draw_heart(rng: np.random.Generator, shift: float = 0.0, ahead: float = 0.0) -> Heart:
     """Draw a heart.
 
     Parameters
@@ -135,6 +136,9 @@ def draw_heart(rng: np.random.Generator, shift: float = 0.0) -> Heart:
         Source of chance.
     shift
         0 for the training distribution; 1 widens and moves the ranges.
+    ahead
+        mm by which the heart lies further in front of the spine than in the canonical frame, where it almost
+        touches the vertebrae.
     """
     n = rng.normal
     septum = np.array([-0.64, -0.72, -0.12]) + n(0, 0.1, 3)
@@ -198,7 +202,7 @@ def draw_heart(rng: np.random.Generator, shift: float = 0.0) -> Heart:
     warp = Warp(
         turn=rotation((n(0, 7 * spread), n(0, 8 * spread), n(0, 9 * spread))),
         scale=size,
-        move=CENTER + n(0, 1, 3) * np.array([5.0, 3.0, 4.0]) * spread,
+        move=CENTER + n(0, 1, 3) * np.array([5.0, 3.0, 4.0]) * spread - np.array([0.0, ahead, 0.0]),
         waves=waves,
     )
     heart = Heart(
@@ -211,8 +215,9 @@ def draw_heart(rng: np.random.Generator, shift: float = 0.0) -> Heart:
         fat_waves=np.column_stack(
             [n(0, 1, (4, 3)) / rng.uniform(14, 40, (4, 1)), rng.uniform(0, 2 * np.pi, 4)]
         ),
+        ahead=ahead,
     )
-    _add_vessels(heart, rng)
+    _add_vessels(heart, rng, ahead)
     return heart
 
 
@@ -232,8 +237,8 @@ def keep_off_spine(heart: Heart, spine: float) -> None:
     heart.vessels["aorta"] = (line, radii)
 
 
-def _add_vessels(heart: Heart, rng: np.random.Generator) -> None:
-    """Add the great vessels, which follow the heart near it and the spine away from it."""
+def _add_vessels(heart: Heart, rng: np.random.Generator, ahead: float) -> None:
+    """Add the great vessels, which follow the heart (`ahead` mm) near it and the spine away from it."""
     n = rng.normal
     forward = heart.warp.forward
     aorta = rng.uniform(12.5, 20.0)  # radius of the ascending aorta
@@ -258,6 +263,7 @@ def _add_vessels(heart: Heart, rng: np.random.Generator) -> None:
     )
     descending[:, :2] += n(0, 2.5, (6, 2))
     arch = np.array([[-9, -58, arch_top - 18], [4, -40, arch_top], [18, -18, arch_top - 4]]) + n(0, 2, (3, 3))
+    arch[:, 1] -= ahead * np.array([0.9, 0.6, 0.2])
     line = spline(np.concatenate([root, arch, descending]), 90)
     along = np.linspace(0, 1, 90)
     # Sinuses bulge (first points), then the tube narrows along the arch to the descending aorta.
@@ -280,14 +286,14 @@ def _add_vessels(heart: Heart, rng: np.random.Generator) -> None:
         np.linspace(trunk * 0.85, trunk * 0.45, 20),
     )
     svc = rng.uniform(7.0, 11.0)
+    upper = np.array([[-20, -48 - 0.7 * ahead, 150], [-29, -52 - 0.9 * ahead, 100]])
+    lower = np.array([[-20, -30, -190], [-24, -36 - 0.5 * ahead, -100]])
     heart.vessels["svc"] = (
-        spline(np.vstack([[[-20, -48, 150]], [[-29, -52, 100]], near([[-30, -57, 60], [-27, -58, 18]])]), 24),
+        spline(np.vstack([upper, near([[-30, -57, 60], [-27, -58, 18]])]), 24),
         np.full(24, svc),
     )
     heart.vessels["ivc"] = (
-        spline(
-            np.vstack([[[-20, -30, -190]], [[-24, -36, -100]], near([[-25, -46, -45], [-24, -53, -20]])]), 20
-        ),
+        spline(np.vstack([lower, near([[-25, -46, -45], [-24, -53, -20]])]), 20),
         np.full(20, rng.uniform(10.0, 14.5)),
     )
     for name, knots in {

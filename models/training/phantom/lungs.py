@@ -41,12 +41,13 @@ def paint_lung_vessels(canvas: Canvas, hila: Points, rng: np.random.Generator) -
     canvas.paint(share, 35.0)
 
 
-def paint_airways(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Paint trachea, main bronchi and oesophagus."""
+def paint_airways(canvas: Canvas, rng: np.random.Generator, ahead: float) -> None:
+    """Paint trachea and main bronchi (`ahead` mm in front of where they almost touch the spine), oesophagus."""
     carina = np.array([-1 + rng.normal(0, 2), -19 + rng.normal(0, 2), 84 + rng.normal(0, 4)])
+    carina[1] -= ahead
     radius = rng.uniform(7.5, 10.5)
     lines = [
-        (spline([[-1, -26, 200], [-2, -24, 140], carina], 20), radius),
+        (spline([[-1, -26 - 0.3 * ahead, 200], [-2, -24 - 0.7 * ahead, 140], carina], 20), radius),
         (
             spline(carina + np.array([[0, 0, 0], [-16, 0, -16], [-36, 4, -28], [-46, 8, -55]]), 16),
             radius * 0.72,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 CORONARY = (1, 2, 3)
 METAL = 8
+AHEAD_MM = 0.0, 40.0  # between the heart and where it would almost touch the spine
 PADDING_HU = (-2000, -3024, -1500)  # what scanners write outside their circle
 NEAR_MM, NEAR_COARSE_MM = 0.9, 2.2  # grid of the heart region
 FAR_MM, FAR_COARSE_MM = 1.7, 3.5  # grid of the rest
@@ -49,7 +50,7 @@ def _heart_box(heart: Heart) -> tuple[np.ndarray, np.ndarray]:
     """Return corners (x, y, z) of the muscle, up to just below the bifurcation of the pulmonary trunk."""
     step = 2.0
     x = np.arange(-110, 150, step, dtype=np.float32)
-    y = np.arange(-170, 60, step, dtype=np.float32)
+    y = np.arange(-230, 60, step, dtype=np.float32)
     z = np.arange(-110, 90, step, dtype=np.float32)
     muscle = heart.muscle(heart.warp.inverse((x[None, None, :], y[None, :, None], z[:, None, None])))
     inside = muscle < 0
@@ -122,9 +123,11 @@ def make_scan(seed: int, *, config: PhantomConfig | None = None) -> PhantomScan:
     config = config or PhantomConfig()
     shift = float(config.distribution == "shifted")
     body, vessels, beat, scan, calcium, other, grain = _streams(seed + (10**9 if shift else 0), 7)
-    heart = draw_heart(body, shift)
+    nearest, farthest = AHEAD_MM
+    ahead = float(np.random.default_rng([seed, 9]).uniform(nearest, farthest * (1 + 0.25 * shift)))
+    heart = draw_heart(body, shift, ahead)
     low, high = _heart_box(heart)
-    torso = draw_torso(body, float(low[2]), float(low[1]), shift)
+    torso = draw_torso(body, float(low[2]), float(low[1]), shift, ahead)
     dense = np.random.default_rng([seed, 8])
     if config.crowded:
         torso = crowded(torso, float(high[0]), float(low[1]), dense)
@@ -148,7 +151,7 @@ def make_scan(seed: int, *, config: PhantomConfig | None = None) -> PhantomScan:
     else:
         width = 2 * (torso.half_width + torso.wall + torso.fat * 1.1 + 8)
         view = float(np.clip(width * scan.uniform(0.92, 1.25), 260, 500))
-        middle = np.array([0.0, -12.0]) + scan.normal(0, 6, 2)
+        middle = np.array([0.0, -12.0 - ahead / 2]) + scan.normal(0, 6, 2)
     scanner = draw_scanner(scan, shift, float(np.round(view / config.in_plane, 6)), config.thickness_mm)
     spans = {
         "chest": (torso.floor - scan.uniform(35, 120), torso.apex + scan.uniform(2, 35)),
@@ -265,6 +268,7 @@ def _describe(patient: Patient, scanner: Scanner, deposits: list[Deposit]) -> di
         "blood_hu": round(patient.blood_hu, 2),
         "muscle_hu": round(patient.muscle_hu, 2),
         "lung_hu": round(torso.lung_hu, 1),
+        "ahead_mm": round(torso.ahead, 1),
         "female": torso.breast > 0,
     }
 

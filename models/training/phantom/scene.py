@@ -61,12 +61,13 @@ def paint(canvas: Canvas, patient: Patient) -> None:
     # Fat between the lungs: around the heart down to the diaphragm, along oesophagus and aorta, up to the neck.
     wide = np.float32(torso.mediastinum)
     low = np.sqrt(((x - 9) / 25) ** 2 + ((y + 3) / 15) ** 2) * 15 - 15 - wide * 0.5
-    high = np.sqrt(((x + 2) / 30) ** 2 + ((y + 34) / 46) ** 2) * 30 - 30 - wide * 0.6
+    deeper = np.float32(torso.ahead / 2)
+    high = np.sqrt(((x + 2) / 30) ** 2 + ((y + 34 + deeper) / (46 + deeper)) ** 2) * 30 - 30 - wide * 0.6
     high = np.maximum(high, 22 - z)
     # Retrosternal fat: a wedge behind the chest wall that thins towards the heart.
     centre, depth = torso.half_depth(z)
     wedge = np.clip(14 - (y - centre + depth), 0, 14) * np.float32(0.3 + 0.12 * torso.mediastinum)
-    front = np.maximum(np.abs(x - 4 - 0.1 * z) - wide * 0.4 - 0.8 - wedge, y + 60)
+    front = np.maximum(np.abs(x - 4 - 0.1 * z) - wide * 0.4 - 0.8 - wedge, y + 60 + 2 * deeper)
     # Under its largest section the heart stands on fat that reaches the diaphragm.
     middle = np.float32(torso.floor + 42)
     lifted = np.where(z < middle, middle - (middle - z) * np.float32(torso.foot), z)
@@ -122,7 +123,7 @@ def paint(canvas: Canvas, patient: Patient) -> None:
         canvas.paint_tube(points[:count], radii[:count], patient.blood(VESSEL_REGION[name]))
     _paint_tree(canvas, patient)
 
-    paint_airways(canvas, rng)
+    paint_airways(canvas, rng, 0.6 * torso.ahead)
     paint_skeleton(canvas, torso)
     ends = np.array([heart.vessels[name][0][-1] for name in ("rpa", "lpa", "rspv", "ripv", "lspv", "lipv")])
     paint_lung_vessels(canvas, ends, rng)

@@ -40,6 +40,7 @@ class Torso:
     rib: float = 5.2  # radius of ribs
     cortex: float = 1.8  # thickness of their hard shell
     slope: float = 1.0  # how steeply ribs fall to the front, relative to most people's
+    ahead: float = 0.0  # mm by which the heart lies in front of where it almost touches the spine
 
     def half_depth(self, z: Array) -> tuple[Array, Array]:
         """Return centre y and half depth of the cavity at z."""
@@ -90,14 +91,21 @@ class Torso:
 
     def diaphragm(self, x: Array, y: Array) -> Array:
         """Return the height z of the diaphragm over (x, y)."""
-        right = self.dome[0] - ((x + 68) / 74) ** 2 * 48 - ((y + 38) / 80) ** 2 * 52
-        left = self.dome[1] - ((x - 70) / 76) ** 2 * 48 - ((y + 32) / 80) ** 2 * 52
-        middle = self.floor - (np.abs(x - 18) / 75) ** 3 * 30 - (np.abs(y + 60) / 62) ** 3 * 30
+        deeper = np.float32(self.ahead / 2)
+        right = self.dome[0] - ((x + 68) / 74) ** 2 * 48 - ((y + 38 + deeper) / (80 + deeper)) ** 2 * 52
+        left = self.dome[1] - ((x - 70) / 76) ** 2 * 48 - ((y + 32 + deeper) / (80 + deeper)) ** 2 * 52
+        under = np.abs(y + 60 + 2 * deeper) / 62
+        middle = self.floor - (np.abs(x - 18) / 75) ** 3 * 30 - under**3 * 30
         return np.asarray(np.maximum(np.maximum(right, left), middle), dtype=np.float32)
 
 
-def draw_torso(rng: np.random.Generator, heart_low: float, heart_front: float, shift: float = 0.0) -> Torso:
-    """Draw a trunk that fits a heart whose lowest point is at z `heart_low` and foremost at y `heart_front`."""
+def draw_torso(
+    rng: np.random.Generator, heart_low: float, heart_front: float, shift: float = 0.0, ahead: float = 0.0
+) -> Torso:
+    """Draw a trunk that fits a heart whose lowest point is at z `heart_low` and foremost at y `heart_front`.
+
+    `ahead` as the heart was drawn with.
+    """
     n = rng.normal
     female = rng.random() < 0.45
     obese = rng.gamma(2.2, 8.0) * (1 + 0.5 * shift) + 5
@@ -122,6 +130,7 @@ def draw_torso(rng: np.random.Generator, heart_low: float, heart_front: float, s
         bone=rng.uniform(0.65, 1.2),
         arms_up=rng.random() < 0.9,
         glands=np.column_stack([n(0, 0.7, (6, 3)), rng.uniform(0, 2 * np.pi, 6)]),
+        ahead=ahead,
     )
 
 

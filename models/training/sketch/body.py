@@ -96,8 +96,8 @@ class Chest:
 def draw_chest(rng: np.random.Generator) -> Chest:
     """Draw a patient."""
     width = rng.uniform(135, 205)
-    depth = width * rng.uniform(0.56, 0.80)
-    fat, wall = rng.uniform(4, 38) * width / 205, rng.uniform(10, 26)
+    depth = width * rng.uniform(0.64, 0.88)
+    fat, wall = rng.uniform(4, 38) * width / 205, rng.uniform(8, 20)
     cavity = depth - fat - wall
     spine_y = cavity * rng.uniform(0.62, 0.9)
     drawn = (rng.uniform(52, 76), rng.uniform(42, 60), rng.uniform(40, 62))
