@@ -7,6 +7,8 @@ because C-STORE answers 0x0000 only after the commit.
 from __future__ import annotations
 
 import os
+import sqlite3
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BUSY_MS = 30_000  # SQLite: wait so long for another process's write
+RETRY_SECONDS = 0.02
+PRIMARY_CODE = 0xFF  # the part of an extended SQLite result code that says what it is
 LOCK_TIMEOUT_MS = 10_000  # PostgreSQL: a transaction of ours is short; one that waits longer is a fault
 STATEMENT_TIMEOUT_MS = 60_000
 CONNECT_SECONDS = 10
@@ -141,8 +145,27 @@ def _engine(url: str) -> Engine:
 def _open_sqlite(connection: Any, record: object) -> None:  # noqa: ARG001 (SQLAlchemy's signature)
     # sqlite3 would begin transactions by itself, deferred; _begin_sqlite does it instead.
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_MS}"):
+    for pragma in (f"busy_timeout={BUSY_MS}", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+    _log_ahead(connection)
+
+
+def _log_ahead(connection: Any) -> None:
+    """Switch a SQLite file to its write-ahead log.
+
+    While another process writes to a new file, SQLite refuses the switch at once, whatever its busy timeout: it
+    takes both for readers that want to write, and would wait for each other.
+    """
+    until = time.monotonic() + BUSY_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & PRIMARY_CODE != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                raise
+            time.sleep(RETRY_SECONDS)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -11,9 +12,10 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from calcium.errors import SettingsError
+from service import database as service_database
 from service.database import (
     Database,
     DatabaseUnavailableError,
@@ -90,6 +92,36 @@ def test_several_start_at_once(url):
     )
     started = [subprocess.Popen([sys.executable, "-c", script, url]) for _ in range(4)]
     assert [process.wait(60) for process in started] == [0, 0, 0, 0]
+
+
+def test_a_new_file_is_opened_while_another_process_writes_to_it(tmp_path, monkeypatch):
+    path = tmp_path / "node.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    done = threading.Timer(0.3, lambda: other.execute("COMMIT"))
+    done.start()
+    opened = Database(f"sqlite:///{path}")
+    opened.check()
+    opened.dispose()
+    done.join()
+    assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+    held = tmp_path / "held.db"
+    writer = sqlite3.connect(held, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr(service_database, "BUSY_MS", 100)
+    with pytest.raises(DatabaseUnavailableError, match="locked"):
+        Database(f"sqlite:///{held}").check()
+    other.close()
+    writer.close()
+
+
+def test_a_file_that_is_no_database_is_not_waited_for(tmp_path, monkeypatch):
+    path = tmp_path / "node.db"
+    path.write_bytes(b"no database" * 1000)
+    monkeypatch.setattr(service_database.time, "sleep", lambda _: pytest.fail("waited"))
+    with pytest.raises(DatabaseError, match="not a database"):
+        Database(f"sqlite:///{path}").check()
 
 
 def test_a_transaction_is_whole(database):
