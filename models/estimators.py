@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from models.attention import joint_response
-from models.lesions import certain_lesions, without_metal
+from models.lesions import INSIDE, certain_lesions, without_metal
 from models.networks.regressor import Regressor
 from models.networks.weigher import Weigher
 from models.preprocess import Samples, averaging, plane, regressor_input, weigher_input
@@ -44,12 +44,15 @@ class Estimate:
         float32, (slices, rows, columns) inside the box, or None.
     meaning
         Of the response.
+    highest_hu
+        Of the voxels that count as a whole, 0 where none does; None from scorers that cannot say which do.
     """
 
     agatston: NDArray[np.float64]
     volume_mm3: NDArray[np.float64]
     response: Float | None
     meaning: str
+    highest_hu: int | None = None
 
 
 def weigh(
@@ -79,7 +82,7 @@ def weigh(
     if not credit.any():
         none = np.zeros(inside.shape[0])
         response = np.zeros(inside.shape, np.float32) if heat_map else None
-        return Estimate(none, none.copy(), response, CREDIT_MEANING)
+        return Estimate(none, none.copy(), response, CREDIT_MEANING, highest_hu=0)
     members = networks["weigher"]
     first = members[0]
     assert isinstance(first, Weigher)
@@ -100,7 +103,8 @@ def weigh(
     agatston = credited.sum(axis=(1, 2), dtype=np.float64)
     calcified = np.where(candidates > 0, decided, np.float32(0)).sum(axis=(1, 2), dtype=np.float64)
     volume = calcified * geometry.voxel_volume_mm3
-    return Estimate(agatston, volume, credited if heat_map else None, CREDIT_MEANING)
+    highest = int(crop.volume.hu[inside.slices][(decided >= INSIDE) & (candidates > 0)].max(initial=0))
+    return Estimate(agatston, volume, credited if heat_map else None, CREDIT_MEANING, highest)
 
 
 class _Logits:

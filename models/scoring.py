@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 # A regressed total this much above the classical bound is told; less is rounding. Agatston units.
 BOUND_FUZZ = 0.5
+# Plaques seldom reach this in slices of 3 mm; stents and clips often do, still below METAL_HU.
+DENSE_HU = 1300
 
 
 class Scorer:
@@ -107,6 +109,10 @@ class Scorer:
         if agatston > bound + BOUND_FUZZ:
             text = f"predicted {agatston:.0f}, but all voxels >= 130 HU in the heart box would give {bound:.0f}"
             cautions.insert(0, Caution("above_bound", text))
+        if estimate.highest_hu is not None and estimate.highest_hu >= DENSE_HU:
+            cautions.append(
+                Caution("dense_calcium", f"what counts reaches {estimate.highest_hu} HU: a stent is possible")
+            )
         calibration = self.weights.calibration
         first = crop.inside.start[0]
         return ScoringResult(

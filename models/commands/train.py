@@ -98,6 +98,7 @@ def _job(args: argparse.Namespace) -> recipes.Job:
             localizer_epochs=args.epochs,
             second_epochs=args.epochs,
             weigher_epochs=args.epochs,
+            weigher_second_epochs=args.epochs,
             regressor_epochs=args.epochs,
         )
     if args.real is not None and not args.real.is_dir():

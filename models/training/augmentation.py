@@ -56,7 +56,7 @@ class AugmentationConfig:
     anisotropy: float = 0.05
     face_mm: float = 5.5
     face_limit_mm: float = 16.0
-    rise_mm: float = 9.0
+    rise_mm: float = 12.0
     shift_hu: float = 6.0
     gain: float = 0.15
     noise_hu: float = 70.0

@@ -34,7 +34,7 @@ from models.training.loop import LoopOptions
 from models.weightset import load_weights, save_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -47,9 +47,10 @@ logger = logging.getLogger(__name__)
 # Seeds of simulated scans: training from 1, validation from here; evaluation has others (evaluation_scans).
 VALIDATION_SEED = 500_001
 REAL_VALIDATION_SEED = 900_001
-# The localiser draws so many sketches for each simulated scan. Learning rates of its two stages.
+# The localiser draws so many sketches for each simulated scan. Learning rates of the two stages.
 SKETCH_SHARE = 0.6
 LOCALIZER_RATES = (3e-3, 1.5e-3)
+WEIGHER_RATES = (3e-3, 1.5e-3)
 STAGE_SEEDS = 1_000  # between the seeds of two stages
 # Of the weigher: drawn scans of real anatomy, validation scans looked at after each epoch, drawing processes.
 REAL_SHARE, VALIDATED, DRAWERS = 0.3, 24, 1
@@ -80,8 +81,12 @@ class Recipe:
         Of the localiser's first stage, on scans of both simulators; no patient is in it.
     second_epochs, second_steps
         Of its second stage, on real scans too and at a lower rate.
-    weigher_epochs, weigher_steps
-        Of the weigher.
+    weigher_epochs
+        Of the weigher's first stage, on simulated scans; no patient is in it.
+    weigher_second_epochs
+        Of its second stage, on real scans too and at a lower rate.
+    weigher_steps
+        Of each epoch of both.
     regressor_epochs
         Of each of the paper's networks.
     regressor_batch
@@ -109,6 +114,7 @@ class Recipe:
     second_epochs: int
     second_steps: int
     weigher_epochs: int
+    weigher_second_epochs: int
     weigher_steps: int
     regressor_epochs: int
     regressor_batch: int = regressor_training.BATCH
@@ -146,7 +152,8 @@ RECIPES = {
         localizer_steps=300,
         second_epochs=10,
         second_steps=300,
-        weigher_epochs=60,
+        weigher_epochs=40,
+        weigher_second_epochs=20,
         weigher_steps=500,
         regressor_epochs=50,
     ),
@@ -165,7 +172,8 @@ RECIPES = {
         localizer_steps=60,
         second_epochs=3,
         second_steps=60,
-        weigher_epochs=16,
+        weigher_epochs=10,
+        weigher_second_epochs=6,
         weigher_steps=60,
         regressor_epochs=8,
         regressor_channels=16,
@@ -175,12 +183,12 @@ RECIPES = {
     ),
     # What the bundled weigher was made with: half a day on two CPU cores.
     "bundled": Recipe(
-        simulated=600,
+        simulated=400,
         validation=90,
         sketches=120,
         adverse=240,
         crowded=108,
-        real_each=48,
+        real_each=32,
         real_validation_each=8,
         localizer_scans=110,
         localizer_validation=10,
@@ -189,7 +197,8 @@ RECIPES = {
         localizer_steps=150,
         second_epochs=4,
         second_steps=150,
-        weigher_epochs=20,
+        weigher_epochs=12,
+        weigher_second_epochs=8,
         weigher_steps=400,
         regressor_epochs=3,
         regressor_channels=16,
@@ -213,7 +222,8 @@ RECIPES = {
         localizer_steps=10,
         second_epochs=1,
         second_steps=10,
-        weigher_epochs=3,
+        weigher_epochs=2,
+        weigher_second_epochs=1,
         weigher_steps=12,
         regressor_epochs=2,
         regressor_batch=50,
@@ -313,7 +323,11 @@ def regressor_cases(job: Job) -> Iterator[CachedCase]:
 def _training_cases(job: Job, *made: str) -> Iterator[CachedCase]:
     """Yield cases of the `made` folders, real anatomy and the site, without the held-out patients."""
     more = [*(["real"] if job.real is not None else []), *(["own"] if job.own is not None else [])]
-    for folder in (*made, *more):
+    return _cached(job, (*made, *more))
+
+
+def _cached(job: Job, folders: Iterable[str]) -> Iterator[CachedCase]:
+    for folder in folders:
         yield from (case for case in cache.iterate(job.work / folder) if case.patient not in job.hold_out)
 
 
@@ -410,9 +424,10 @@ def train_localizer(job: Job) -> nn.ModuleDict:
     return networks
 
 
-def weigher_cases(job: Job) -> Iterator[CachedCase]:
-    """Yield what the weigher is trained on, without the held-out patients."""
-    return _training_cases(job, "simulated", "sketches", "adverse", "crowded")
+def weigher_cases(job: Job, *, real: bool) -> Iterator[CachedCase]:
+    """Yield what the weigher is trained on; with `real` real anatomy and a site's too. None held out."""
+    made = ("simulated", "sketches", "adverse", "crowded")
+    return _training_cases(job, *made) if real else _cached(job, made)
 
 
 def times_drawn(case: CachedCase) -> int:
@@ -448,45 +463,60 @@ def start_of(name: str) -> dict[str, Tensor]:
 
 
 def train_weigher(job: Job, start: str | None = None) -> tuple[Weigher, Calibration | None]:
-    """Train the weigher and calibrate it on the validation scans.
+    """Train the weigher, on simulated scans and then on real ones too at a lower rate, and calibrate it.
+
+    The first stage is the same whatever is held out; it is trained once for a seed.
 
     Parameters
     ----------
     job
         What and where.
     start
-        A ``best.pt`` or a set of weights to begin with, for fine-tuning; random weights when None.
+        A ``best.pt`` or a set of weights to begin the second stage with, instead of the first stage.
     """
     make_data(job, "heart")
     validation = validation_cases(job)
-    name = _folder(job, "weigher")
-    network, record = weigher_training.train(
-        weigher_cases(job),
-        validation[:: max(1, len(validation) // VALIDATED)],
-        job.work / name,
+    watched = validation[:: max(1, len(validation) // VALIDATED)]
+    weights = None if start is None else start_of(start)
+    if weights is None:
+        first, _ = _weigher_stage(job, 0, watched, None)
+        weights = dict(first.state_dict())
+    network, record = _weigher_stage(job, 1, watched, weights)
+    logger.info("weigher: %s", record["best"])
+    sharp = weigher_training.sharpened(network)
+    return sharp, calibrate((sharp,), validation, job.device)
+
+
+def _weigher_stage(
+    job: Job, stage: int, validation: Sequence[CachedCase], start: dict[str, Tensor] | None
+) -> tuple[Weigher, dict[str, Any]]:
+    """Train one stage of the weigher: 0 on simulated scans alone, 1 with all that the job names."""
+    recipe = job.recipe
+    folder = job.work / (_folder(job, "weigher") if stage else f"{folder_of('weigher', job.seed)}/first")
+    return weigher_training.train(
+        weigher_cases(job, real=stage == 1),
+        validation,
+        folder,
         LoopOptions(
-            job.recipe.weigher_epochs,
-            learning_rate=3e-3,
+            recipe.weigher_second_epochs if stage else recipe.weigher_epochs,
+            learning_rate=WEIGHER_RATES[stage],
             schedule="cosine",
             weight_decay=1e-4,
             clip_norm=1.0,
             average=0.995,
             # Simulated validation scans cannot tell which epoch is best for real ones (docs/decisions/0019).
-            keep="last" if job.own is None else "best",
-            seed=job.seed,
+            keep="best" if stage and job.own is not None else "last",
+            seed=job.seed + stage * STAGE_SEEDS,
             device=job.device,
         ),
         weigher_training.WeigherOptions(
-            steps_per_epoch=job.recipe.weigher_steps, real_share=REAL_SHARE, drawers=DRAWERS
+            steps_per_epoch=recipe.weigher_steps, real_share=REAL_SHARE, drawers=DRAWERS
         ),
         times=times_drawn,
-        start=None if start is None else start_of(start),
+        start=start,
         resume=job.resume,
         progress=job.progress,
     )
-    logger.info("weigher: %s", record["best"])
-    sharp = weigher_training.sharpened(network)
-    return sharp, calibrate((sharp,), validation, job.device)
 
 
 def calibrate(

@@ -18,6 +18,7 @@ from calcium.errors import NotEligibleError, ResourcesError, SettingsError, Weig
 from calcium.geometry import VoxelBox
 from calcium.risk import RiskGroup
 from calcium.volume import CTVolume
+from models import estimators
 from models.device import Runner
 from models.options import ScoringOptions
 from models.scoring import Scorer
@@ -117,6 +118,26 @@ def test_bright_blood_is_refused(scorer: Scorer):
     with pytest.raises(NotEligibleError) as refused:
         scorer.score(CTVolume(hu, volume.geometry, 3.0))
     assert refused.value.code == "contrast_in_blood"
+
+
+@pytest.mark.parametrize(("hu", "told"), [(1290, False), (1310, True)])
+def test_what_counts_and_is_as_dense_as_a_stent_is_told(scorer: Scorer, hu: int, told: bool):
+    volume = hand_made.phantom()
+    dense = np.where(volume.hu == 450, hu, volume.hu).astype(np.int16)
+    result = scorer.score(CTVolume(dense, volume.geometry, 3.0))
+    cautions = {caution.code: caution.text for caution in result.cautions}
+    assert ("dense_calcium" in cautions) is told
+    if told:
+        assert cautions["dense_calcium"] == f"what counts reaches {hu} HU: a stent is possible"
+
+
+def test_dense_metal_that_does_not_count_is_no_stent(scorer: Scorer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(estimators, "without_metal", lambda weights, credit, hu: np.zeros_like(weights))
+    volume = hand_made.phantom()
+    dense = np.where(volume.hu == 450, 2000, volume.hu).astype(np.int16)
+    result = scorer.score(CTVolume(dense, volume.geometry, 3.0))
+    assert result.agatston == 0
+    assert not any(caution.code == "dense_calcium" for caution in result.cautions)
 
 
 def test_regressed_slices_are_summed_and_a_score_above_the_bound_is_told(tmp_path: Path):

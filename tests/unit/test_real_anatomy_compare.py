@@ -46,9 +46,12 @@ def test_tables_say_what_was_refused():
     assert "| a | 150.0 (120 to 420) | 410.0 | moderately high | high | yes | 0.80 |" in table
     assert "refused: heart not found" in table
     boxes = boxes_markdown(
-        [BoxComparison("c", 0.65, 3.0, 4.0, 0.7), BoxComparison("d", None, None, None, 0.7, "cut")]
+        [
+            BoxComparison("c", 0.65, 3.0, 4.0, 0.7, 0.61),
+            BoxComparison("d", None, None, None, 0.7, refusal="cut"),
+        ]
     )
-    assert "| c | 0.65 | 0.7 | 3.0 | 4.0 | **no** |" in boxes
+    assert "| c | 0.65 | 0.7 | 3.0 | 4.0 | **no** | 0.61 |" in boxes
     assert "refused: cut" in boxes
 
 
@@ -67,18 +70,26 @@ def test_boxes_of_masks_and_of_drawings_are_compared(tmp_path):
     write(tmp_path / "deepcac-lowres" / "1_msk_3mm.nrrd", mask)
     write(tmp_path / "deepcac-lowres" / "1_img_3mm.nrrd", np.zeros_like(mask, dtype=np.int16))
     write(tmp_path / "contrast-lowres" / "x.nrrd", np.zeros((6, 7, 8), np.int16))
-    drawn = {"note": "", "x": [[-30, -40, 100], [-10, -20, 115]]}
+    write(tmp_path / "contrast-lowres" / "y.nrrd", np.zeros((7, 7, 8), np.int16))
+    drawn = {"note": "", "x": [[-30, -40, 100], [-10, -20, 115]], "y": [[-30, -40, 100], [-10, -20, 120]]}
     (tmp_path / "contrast-lowres" / "heart_boxes.json").write_text(json.dumps(drawn), encoding="utf-8")
     wanted = BoxMm((-19.5, -26.5, 104.5), (28.5, 3.5, 122.5))
     assert mask_box(tmp_path / "deepcac-lowres" / "1_msk_3mm.nrrd") == wanted
 
-    def locate(volume):
-        if volume.hu.shape[0] == 6:
-            raise NotEligibleError("heart_not_found", "no heart")
-        return BoxMm((-19.5, -26.5, 104.5), (28.5, 3.5, 125.5))
+    def located(rise):
+        def locate(volume):
+            if volume.hu.shape[0] == 6:
+                raise NotEligibleError("heart_not_found", "no heart")
+            if volume.hu.shape[0] == 7:
+                return BoxMm((-30, -40, 100), (-10, -20, 120 + rise))
+            return BoxMm((-19.5, -26.5, 104.5), (28.5, 3.5, 120.5 + rise))
 
-    contrast, masked = compare_boxes(locate, tmp_path)
+        return locate
+
+    contrast, by_eye, masked = compare_boxes(located(0), located(5), tmp_path)
     assert (contrast.right, contrast.refusal) == (False, "no heart")
+    assert (by_eye.iou, by_eye.scored_iou) == pytest.approx((1, 20 / 25))  # by eye: judged without the rise
+    assert masked.scored_iou == masked.iou
     assert masked.iou == pytest.approx(18 / 21)
     assert masked.wall_mm == pytest.approx(0.5)
     assert masked.centre_mm == pytest.approx(1.5)
@@ -99,10 +110,10 @@ def test_the_read_scores_compare_right_with_themselves(real_ct):
         box = BoxMm(*(tuple(map(float, corner)) for corner in reference["heart_box_mm"]))
         return ScoringResult(found.agatston, found.volume_mm3, box, (), identity, resampled)
 
-    ((row, box),) = compare_series(score, real_ct, [name])
+    (row,) = compare_series(score, real_ct, [name])
     assert row.predicted == pytest.approx(reference["agatston"], abs=1)
     assert row.right
-    assert box.iou == pytest.approx(1)
+    assert row.iou == pytest.approx(1)
 
 
 @pytest.mark.real_ct

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from calcium.geometry import BoxMm, VolumeGeometry
 from models.training import cache, recipes
+from models.training.loop import LoopOptions
 from models.training.recipes import (
     RECIPES,
     Job,
@@ -58,32 +61,75 @@ def job(tmp_path):
 
 
 def test_the_weigher_learns_from_all_kinds_but_from_no_held_out_patient(job):
-    assert [case.name for case in weigher_cases(job)] == [
-        "training-1", "sketch-1", "adverse-1", "crowded-1", "real-a-1", "real-b-1",
-    ]  # fmt: skip
+    simulations = ["training-1", "sketch-1", "adverse-1", "crowded-1"]
+    assert [case.name for case in weigher_cases(job, real=True)] == [*simulations, "real-a-1", "real-b-1"]
+    assert [case.name for case in weigher_cases(job, real=False)] == simulations
     without = replace(job, hold_out=("a",))
-    assert [case.name for case in weigher_cases(without)][4:] == ["real-b-1"]
+    assert [case.name for case in weigher_cases(without, real=True)][4:] == ["real-b-1"]
     assert [case.name for case in validation_cases(without)] == ["training-9", "real-b-2"]
     assert [case.name for case in regressor_cases(without)] == ["training-1", "real-b-1"]
     simulated = replace(job, real=None)
     assert [case.name for case in regressor_cases(simulated)] == ["training-1"]
-    assert not any(case.name.startswith("real") for case in weigher_cases(simulated))
+    assert not any(case.name.startswith("real") for case in weigher_cases(simulated, real=True))
     assert [case.name for case in validation_cases(simulated)] == ["training-9"]
 
 
 @pytest.mark.parametrize(("own", "keep"), [(False, "last"), (True, "best")])
 def test_only_a_sites_own_scans_choose_the_epoch_of_the_weigher(job, monkeypatch, own, keep):
-    class Enough(Exception):  # noqa: N818 (ends the training before it begins)
-        pass
+    stages = _stages(job, monkeypatch, own="scans.csv" if own else None)
+    assert [stage.loop.keep for stage in stages] == ["last", keep]
 
-    def train(training, validation, folder, loop, options, **how):
-        assert loop.keep == keep
-        raise Enough
+
+def test_the_weigher_meets_patients_in_its_second_stage_which_starts_from_the_first(job, monkeypatch):
+    first, second = _stages(job, monkeypatch)
+    assert not any(name.startswith("real") for name in first.names)
+    assert {"real-a-1", "real-b-1"} < set(second.names)
+    assert first.start is None
+    assert second.start == {"trained": 0}
+    assert second.loop.learning_rate < first.loop.learning_rate
+    assert second.loop.seed != first.loop.seed
+    # A held-out patient changes the second stage alone, in a folder of its own.
+    again, without = _stages(job, monkeypatch, hold_out=("a",))
+    assert (again.names, again.folder) == (first.names, first.folder)
+    assert "real-a-1" not in without.names
+    assert without.folder != second.folder
+
+
+def test_fine_tuning_is_the_second_stage_alone(job, monkeypatch):
+    monkeypatch.setattr(recipes, "start_of", lambda name: {"given": name})
+    (only,) = _stages(job, monkeypatch, "agatston")
+    assert only.start == {"given": "agatston"}
+    assert "real-a-1" in only.names
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a training of the weigher was asked for."""
+
+    names: list[str]
+    folder: Path
+    loop: LoopOptions
+    start: dict[str, object] | None
+
+
+def _stages(job, monkeypatch, start=None, **changes) -> list[Stage]:
+    """Return the stages in which a weigher is trained; nothing is trained."""
+    stages: list[Stage] = []
+
+    def train(training, validation, folder, loop, options, *, start, **how):
+        network, number = torch.nn.Module(), len(stages)
+        monkeypatch.setattr(network, "state_dict", lambda: {"trained": number})
+        stages.append(Stage([case.name for case in training], folder, loop, start))
+        return network, {"best": {}}
 
     monkeypatch.setattr(recipes, "make_data", lambda job, part: None)
     monkeypatch.setattr(recipes.weigher_training, "train", train)
-    with pytest.raises(Enough):
-        recipes.train_weigher(replace(job, own=job.work / "scans.csv" if own else None))
+    monkeypatch.setattr(recipes.weigher_training, "sharpened", lambda network: network)
+    monkeypatch.setattr(recipes, "calibrate", lambda *given: None)
+    if (own := changes.get("own")) is not None:
+        changes["own"] = job.work / own
+    recipes.train_weigher(replace(job, **changes), start)
+    return stages
 
 
 def test_sketches_adverse_scans_and_torn_arteries_are_drawn_more_often():
