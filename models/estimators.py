@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     Float = NDArray[np.float32]
 
+# A member that gives all pixels of a slice logits below minus this is sure that nothing counts (decision 53).
+SURE_LOGIT = 16.0
 CREDIT_MEANING = "Agatston score per voxel (adds up to the slice scores)"
 JOINT_MEANING = "joint response of the third convolution layer (scaled to the slice scores)"
 
@@ -68,7 +70,8 @@ def weigh(
     Parameters
     ----------
     networks
-        ``weigher``: the members of the ensemble; the logits of their weights are averaged.
+        ``weigher``: the members of the ensemble; the logits of their weights are averaged, but in slices where
+        the first ones are sure that nothing counts.
     crop
         The heart.
     credit
@@ -88,10 +91,15 @@ def weigh(
     assert isinstance(first, Weigher)
     given = weigher_input(crop, credit, first.config)
     images, places = torch.from_numpy(given.images), torch.from_numpy(given.places)
-    total = torch.zeros(len(images), *images.shape[2:])
-    for network in members:
+    cube = torch.from_numpy(given.cube)[None]
+    total = runner(first, _Logits(first, cube), (images, places))
+    counts = torch.from_numpy(given.to_pixels(credit[given.index])) > 0
+    for network in members[1:]:
         assert isinstance(network, Weigher)
-        total += runner(network, _Logits(network, torch.from_numpy(given.cube)[None]), (images, places))
+        # Where those before are sure that nothing counts, no later one is asked: in four slices of five.
+        asked = torch.where(counts, total, -torch.inf).amax(dim=(1, 2)) > -SURE_LOGIT
+        if asked.any():
+            total[asked] += runner(network, _Logits(network, cube), (images[asked], places[asked]))
     weights = torch.sigmoid(total / len(members)).numpy()
     spread = np.zeros_like(credit)
     spread[given.index] = given.to_voxels(weights)

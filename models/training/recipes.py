@@ -53,7 +53,7 @@ LOCALIZER_RATES = (3e-3, 1.5e-3)
 WEIGHER_RATES = (3e-3, 1.5e-3)
 STAGE_SEEDS = 1_000  # between the seeds of two stages
 # Of the weigher: drawn scans of real anatomy, validation scans looked at after each epoch, drawing processes.
-REAL_SHARE, VALIDATED, DRAWERS = 0.3, 24, 1
+REAL_SHARE, VALIDATED, DRAWERS = 0.5, 24, 1
 TORN_AGATSTON, TORN_MM = 300.0, 4.0
 
 
@@ -198,7 +198,7 @@ RECIPES = {
         second_epochs=4,
         second_steps=150,
         weigher_epochs=12,
-        weigher_second_epochs=8,
+        weigher_second_epochs=4,
         weigher_steps=400,
         regressor_epochs=3,
         regressor_channels=16,

@@ -22,7 +22,7 @@ from models import estimators
 from models.device import Runner
 from models.options import ScoringOptions
 from models.scoring import Scorer
-from models.weightset import load_weights
+from models.weightset import load_weights, save_weights
 
 
 @pytest.fixture(scope="module")
@@ -172,17 +172,28 @@ def test_a_regressed_slice_counts_from_one_pixel_on(tmp_path: Path):
     assert min(totals[1]) > 0
 
 
-def test_an_ensemble_is_the_mean_of_its_members(tmp_path: Path, scorer: Scorer):
-    from models.weightset import save_weights  # noqa: PLC0415
-
+def _of_two(folder: Path, first: float, second: float) -> Scorer:
+    """Return a scorer with two weighers that give every pixel one logit."""
     axes = {axis: [hand_made.soft_tissue_classifier()] for axis in ("axial", "coronal", "sagittal")}
-    members = [hand_made.weigher(30.0), hand_made.weigher(-30.0)]
-    save_weights(
-        tmp_path, {**axes, "weigher": members}, name="n", version="1", training_data="none", date="2026-01-01"
-    )
+    networks = {**axes, "weigher": [hand_made.weigher(first), hand_made.weigher(second)]}
+    save_weights(folder, networks, name="n", version="1", training_data="none", date="2026-01-01")
+    return Scorer.load(ScoringOptions(weights=str(folder), device="cpu"))
+
+
+def test_an_ensemble_is_the_mean_of_its_members(tmp_path: Path, scorer: Scorer):
     volume = hand_made.phantom()
-    half = Scorer.load(ScoringOptions(weights=str(tmp_path), device="cpu")).score(volume)
+    half = _of_two(tmp_path, 10.0, -10.0).score(volume)
     assert half.agatston == pytest.approx(scorer.score(volume).agatston / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize(("first", "asked"), [(-17.0, False), (-15.0, True)])
+def test_a_later_member_is_asked_only_where_the_first_is_not_sure(
+    tmp_path: Path, scorer: Scorer, first: float, asked: bool
+):
+    volume = hand_made.phantom()
+    result = _of_two(tmp_path, first, 60.0).score(volume)
+    all_of_it = scorer.score(volume).agatston
+    assert result.agatston == pytest.approx(all_of_it if asked else 0, abs=0.01 * all_of_it)
 
 
 def test_without_heat_map_there_is_none(weights: Path):
