@@ -38,8 +38,10 @@ def test_a_tiny_recipe_learns_resumes_and_scores(tmp_path: Path, monkeypatch: py
     ]
     assert main(command) == 0
     work = tmp_path / "work"
-    weigher = _curve(work / "train-weigher", "train_loss")
+    weigher = _curve(work / "train-weigher" / "first", "train_loss")
     assert weigher[-1] < 0.8 * weigher[0]
+    second = _curve(work / "train-weigher", "train_loss")
+    assert second[0] < weigher[0]
     localizer = _curve(work / "train-localizer" / "first", "train_loss")
     assert localizer[-1] < 0.9 * localizer[0]
     regressor = _curve(work / "train-agatston-iii", "train_loss")
@@ -68,4 +70,4 @@ def test_a_tiny_recipe_learns_resumes_and_scores(tmp_path: Path, monkeypatch: py
     before = (work / "train-weigher" / "best.pt").read_bytes()
     assert main([*command, "--resume"]) == 0
     assert (work / "train-weigher" / "best.pt").read_bytes() == before
-    assert len(_curve(work / "train-weigher", "train_loss")) == len(weigher)
+    assert len(_curve(work / "train-weigher", "train_loss")) == len(second)
