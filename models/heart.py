@@ -198,20 +198,20 @@ def _looked(
     inside
         (slice, h/8, w/8), mean of the members that have such a map; None where none has.
     """
-    inputs = {
-        offsets: torch.from_numpy(localizer_input(hu, axis, offsets)).contiguous(
-            memory_format=torch.channels_last  # a third faster on the CPU
-        )
-        for offsets in {_offsets(network) for network in members}
-    }
     seeing = sum(_sees(network) for network in members)
     plane = [-(-size // CELL) for number, size in enumerate(hu.shape) if number != axis] if seeing else [0, 0]
 
     def compute(index: NDArray[np.intp]) -> NDArray[np.float64]:
         """Return (index, 1 + cells): the probability, then the inside map."""
         total = np.zeros((len(index), 1 + plane[0] * plane[1]))
+        inputs: dict[tuple[int, ...], Tensor] = {}
         for network in members:
-            given = (inputs[_offsets(network)][index],)
+            offsets = _offsets(network)
+            if offsets not in inputs:
+                slices = torch.from_numpy(localizer_input(hu, axis, offsets, index))
+                # A third faster on the CPU.
+                inputs[offsets] = slices.contiguous(memory_format=torch.channels_last)
+            given = (inputs[offsets],)
             found = torch.sigmoid(runner(network, _both(network), given)).double().numpy()
             total[:, 0] += found[:, 0] / len(members)
             if found.shape[1] > 1:

@@ -104,8 +104,9 @@ def certain_lesions(weights: Float, credit: Float, voxel_mm3: float, certain: fl
 
 def _shares(decided: Float, credit: Float) -> Float:
     """Return for each voxel with credit which share of its component's credit is in `decided`; elsewhere 0."""
-    components, count = ndimage.label(credit > 0, NEIGHBOURS)
-    at = np.flatnonzero(components)
+    candidates = credit > 0
+    components, count = ndimage.label(candidates, NEIGHBOURS)
+    at = np.flatnonzero(candidates)
     numbers, credited = components.ravel()[at], credit.ravel()[at]
     total = np.bincount(numbers, credited, count + 1)
     found = np.bincount(numbers, credited * decided.ravel()[at], count + 1)

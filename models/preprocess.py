@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from scipy import sparse
 
 from calcium.agatston import CALCIUM_HU
 from calcium.geometry import BoxMm, VolumeGeometry, VoxelBox
@@ -110,8 +109,13 @@ def coarse(resampled: CTVolume, grid_mm: float = 3.0) -> tuple[NDArray[np.int16]
         origins.append(first)
         counts.append(count)
     rows, columns = counts
-    sampled = resampled.hu[::stride, picks[0][:, None], picks[1][None, :]].astype(np.float32)
-    hu = np.rint(sampled.reshape(len(sampled), rows, 2, columns, 2).mean(axis=(2, 4))).astype(np.int16)
+    chosen = resampled.hu[::stride]
+    pixels = (picks[0][:, None] * geometry.shape[2] + picks[1][None, :]).ravel()
+    hu = np.empty((len(chosen), rows, columns), np.int16)
+    for number, image in enumerate(chosen):
+        four = image.ravel().take(pixels).astype(np.int32).reshape(rows, 2, columns, 2)
+        total = four[:, 0, :, 0] + four[:, 0, :, 1] + four[:, 1, :, 0] + four[:, 1, :, 1]
+        hu[number] = np.rint(total * np.float32(0.25))
     x0, y0, z0 = geometry.origin_mm
     spacing_mm = (stride * geometry.spacing_mm[0], grid_mm, grid_mm)
     return hu, VolumeGeometry((x0 + origins[1], y0 + origins[0], z0), spacing_mm, hu.shape)
@@ -143,7 +147,10 @@ def localizer_input(
     needed, place = np.unique(
         np.clip(np.add.outer(index, np.asarray(offsets)), 0, len(slices) - 1), return_inverse=True
     )
-    scaled = np.clip((slices[needed].astype(np.float32) - HU_FROM) / HU_SCALE, 0.0, 1.0)
+    scaled = slices[needed].astype(np.float32)
+    scaled -= np.float32(HU_FROM)
+    scaled /= np.float32(HU_SCALE)
+    np.clip(scaled, 0, 1, out=scaled)
     return np.ascontiguousarray(scaled[place.reshape(len(index), len(offsets))])
 
 
@@ -274,12 +281,8 @@ class WeigherInput:
 
 
 def carry(voxels: Float, rows: Float, columns: Float) -> Float:
-    """Return R^T V C for each slice of sparse `voxels` (n, crop rows, crop columns): (n, height, width)."""
-    by_row, by_column = sparse.csr_matrix(rows.T), sparse.csr_matrix(columns)
-    carried = np.zeros((len(voxels), rows.shape[1], columns.shape[1]), np.float32)
-    for position, values in enumerate(voxels):
-        carried[position] = (by_row @ sparse.csr_matrix(values) @ by_column).toarray()
-    return carried
+    """Return R^T V C for each slice of `voxels` (n, crop rows, crop columns): (n, height, width)."""
+    return plane(rows.T, voxels, columns.T)
 
 
 def _axis(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +19,7 @@ from models.options import DEVICES, ScoringOptions
 from models.scoring import Scorer
 from models.training import attention_pictures, cache, dataset, evaluation_scans, own_data
 from models.training.evaluation_report import DEFAULT, write
+from models.training.processes import pool
 from models.weightset import bundled, load_weights
 
 if TYPE_CHECKING:
@@ -170,9 +169,8 @@ def _everywhere(
     args: argparse.Namespace, one: Callable[[Item], Found], items: Sequence[Item], words: str
 ) -> list[Found]:
     """Return what `one` gives for each item, computed in several processes."""
-    context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(args.processes, mp_context=context) as pool:
-        found = pool.map(one, items)
+    with pool(args.processes) as scorers:
+        found = scorers.map(one, items)
         return list(tqdm(found, total=len(items), desc=words, disable=args.quiet, mininterval=5))
 
 

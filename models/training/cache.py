@@ -11,11 +11,10 @@ from __future__ import annotations
 import json
 import logging
 import math
-import multiprocessing
 import os
 import time
 import zipfile
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from calcium.geometry import BoxMm, VolumeGeometry, VoxelBox
+from models.training.processes import pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -254,14 +254,13 @@ def fill(
     missing = [(name, argument) for name, argument in tasks if not (folder / f"{name}.npz").exists()]
     present = len(tasks) - len(missing)
     started = time.monotonic()
-    context = multiprocessing.get_context("forkserver")
     waiting = iter(missing)
     with (
-        ProcessPoolExecutor(processes, mp_context=context, max_tasks_per_child=100) as pool,
+        pool(processes, tasks_each=100) as makers,
         (folder / INDEX).open("a", encoding="utf-8") as index,
         tqdm(total=len(tasks), initial=present, desc=folder.name, disable=not progress, mininterval=5) as bar,
     ):
-        running = {pool.submit(_work, maker, argument, folder) for _, argument in islice(waiting, processes)}
+        running = {makers.submit(_work, maker, argument, folder) for _, argument in islice(waiting, processes)}
         while running:
             ended, running = wait(running, return_when=FIRST_COMPLETED)
             for future in ended:
@@ -277,6 +276,6 @@ def fill(
                     index.flush()
             if time.monotonic() - started < seconds:
                 running |= {
-                    pool.submit(_work, maker, argument, folder) for _, argument in islice(waiting, len(ended))
+                    makers.submit(_work, maker, argument, folder) for _, argument in islice(waiting, len(ended))
                 }
     return present

@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from calcium.errors import SettingsError
+from models.device import has_bfloat16
 from models.training.memory import keep_memory
 
 if TYPE_CHECKING:
@@ -132,9 +133,7 @@ def half_precision(options: LoopOptions) -> torch.dtype | None:
         return None
     if options.device == "cuda":
         return torch.float16
-    # Elsewhere torch emulates bfloat16, at half the speed of float32.
-    able = any(has is True for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
-    return torch.bfloat16 if able else None
+    return torch.bfloat16 if has_bfloat16() else None
 
 
 def fit(

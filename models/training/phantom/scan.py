@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from models.training.phantom.plaques import coronary_plaques, draw_burden
 from models.training.phantom.reference import label
 from models.training.phantom.scene import Patient, paint
 from models.training.phantom.torso import crowded, draw_torso
+from models.training.processes import pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -286,5 +286,5 @@ def make_many(
         for job in jobs:
             yield _one(job)
         return
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        yield from pool.imap(_one, jobs)
+    with pool(processes) as makers:
+        yield from makers.map(_one, jobs)
