@@ -11,6 +11,7 @@ import json
 import logging
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,7 +36,6 @@ from models.weightset import load_weights, save_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from torch import Tensor
 
@@ -52,6 +52,7 @@ SKETCH_SHARE = 0.6
 LOCALIZER_RATES = (3e-3, 1.5e-3)
 WEIGHER_RATES = (3e-3, 1.5e-3)
 STAGE_SEEDS = 1_000  # between the seeds of two stages
+STARTED_FROM = "started-from.txt"  # in a training's folder: the best.pt or the set that --start named
 # Of the weigher: drawn scans of real anatomy, validation scans looked at after each epoch, drawing processes.
 REAL_SHARE, VALIDATED, DRAWERS = 0.5, 24, 1
 TORN_AGATSTON, TORN_MM = 300.0, 4.0
@@ -351,12 +352,18 @@ def _folder(job: Job, role: str) -> str:
     return folder_of(role, job.seed) + "".join(f"-without-{patient}" for patient in job.hold_out)
 
 
-def _members(job: Job, role: str) -> list[str]:
-    """Return the roles of the trained members of an ensemble: one for each seed, without held-out ones."""
-    folders = sorted(path.parent.name for path in job.work.glob(f"train-{role}*/best.pt"))
-    if not folders:
+def members(job: Job, role: str) -> list[str]:
+    """Return the roles of the trained members of an ensemble: one for each seed.
+
+    Without those that have patients held out, and those that another one began with (--start) and replaces.
+    """
+    trained_ = sorted(job.work.glob(f"train-{role}*/best.pt"))
+    if not trained_:
         raise SettingsError(f"{job.work} holds no trained {role}: train {role} first")
-    return [name.removeprefix("train-") for name in folders if "-without-" not in name]
+    whole = [path for path in trained_ if "-without-" not in path.parent.name]
+    notes = [path.with_name(STARTED_FROM) for path in whole]
+    begun = {Path(note.read_text(encoding="utf-8")) for note in notes if note.is_file()}
+    return [path.parent.name.removeprefix("train-") for path in whole if path.resolve() not in begun]
 
 
 def localizer_scans(job: Job, *, real: bool) -> list[CoarseScan]:
@@ -482,6 +489,8 @@ def train_weigher(job: Job, start: str | None = None) -> tuple[Weigher, Calibrat
         first, _ = _weigher_stage(job, 0, watched, None)
         weights = dict(first.state_dict())
     network, record = _weigher_stage(job, 1, watched, weights)
+    note = job.work / _folder(job, "weigher") / STARTED_FROM
+    note.write_text(str(Path(start).resolve()) if start is not None else "", encoding="utf-8")
     logger.info("weigher: %s", record["best"])
     sharp = weigher_training.sharpened(network)
     return sharp, calibrate((sharp,), validation, job.device)
@@ -607,13 +616,13 @@ def export_all(job: Job, folder: Path, *, name: str, version: str) -> list[str]:
     """
     made = []
     if any("-without-" not in path.parent.name for path in job.work.glob("train-weigher*/best.pt")):
-        members = []
-        for role in _members(job, "weigher"):
+        weighers = []
+        for role in members(job, "weigher"):
             network = trained(job, role, Weigher(weigher_training.NETWORK))
             assert isinstance(network, Weigher)
-            members.append(weigher_training.sharpened(network))
-        calibration = calibrate(tuple(members), validation_cases(job), job.device)
-        scorer = {"weigher": tuple(members)}
+            weighers.append(weigher_training.sharpened(network))
+        calibration = calibrate(tuple(weighers), validation_cases(job), job.device)
+        scorer = {"weigher": tuple(weighers)}
         rise = {"rise_mm": weigher_training.RISE_MM}
         export(job, folder / name, scorer, name=name, version=version, calibration=calibration, localizer=rise)
         pointer = json.dumps({"folder": name}) + "\n"
@@ -642,7 +651,7 @@ def localizers(job: Job) -> dict[str, tuple[nn.Module, ...]]:
         bundled = load_weights(fuse=False).networks
         return {axis: bundled[axis] for axis in AXES}
     made = []
-    for role in _members(job, "localizer"):
+    for role in members(job, "localizer"):
         blank = nn.ModuleDict({axis: SliceClassifier(localizer_training.NETWORK) for axis in AXES})
         made.append(trained(job, role, blank))
     return {

@@ -102,6 +102,18 @@ def test_fine_tuning_is_the_second_stage_alone(job, monkeypatch):
     assert "real-a-1" in only.names
 
 
+def test_a_weigher_replaces_the_one_that_it_began_with(job, monkeypatch):
+    monkeypatch.setattr(recipes, "start_of", lambda name: {"given": name})
+    for seed in (7, 8):
+        _stages(job, monkeypatch, seed=seed)
+        _stages(job, monkeypatch, seed=seed, hold_out=("a",))
+    assert recipes.members(job, "weigher") == ["weigher-7", "weigher-8"]
+    _stages(job, monkeypatch, str(job.work / "train-weigher-7" / "best.pt"), seed=8)
+    assert recipes.members(job, "weigher") == ["weigher-8"]
+    _stages(job, monkeypatch, "agatston", seed=8)
+    assert recipes.members(job, "weigher") == ["weigher-7", "weigher-8"]
+
+
 @dataclass(frozen=True)
 class Stage:
     """What a training of the weigher was asked for."""
@@ -118,6 +130,8 @@ def _stages(job, monkeypatch, start=None, **changes) -> list[Stage]:
 
     def train(training, validation, folder, loop, options, *, start, **how):
         network, number = torch.nn.Module(), len(stages)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "best.pt").touch()
         monkeypatch.setattr(network, "state_dict", lambda: {"trained": number})
         stages.append(Stage([case.name for case in training], folder, loop, start))
         return network, {"best": {}}
