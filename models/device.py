@@ -18,11 +18,6 @@ logger = logging.getLogger(__name__)
 CPU = torch.device("cpu")
 
 
-def has_bfloat16() -> bool:
-    """Tell whether this processor has instructions for bfloat16; elsewhere torch emulates it, slowly."""
-    return any(has is True for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
-
-
 class Runner:
     """Computes on a device.
 

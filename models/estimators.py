@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from models.attention import joint_response
-from models.device import CPU, has_bfloat16
 from models.lesions import INSIDE, certain_lesions, without_metal
 from models.networks.regressor import Regressor
 from models.networks.weigher import Weigher
@@ -28,9 +27,7 @@ if TYPE_CHECKING:
     Float = NDArray[np.float32]
 
 # A first member whose logits in a slice are all below minus this is sure that nothing counts (decision 53).
-SURE_LOGIT = 16.0
-# How much surer it has to be when it looks in bfloat16, whose logits were off by up to 0.6 near the limit.
-ROUGHLY = 2.0
+SURE_LOGIT = 8.0
 CREDIT_MEANING = "Agatston score per voxel (adds up to the slice scores)"
 JOINT_MEANING = "joint response of the third convolution layer (scaled to the slice scores)"
 
@@ -95,15 +92,9 @@ def weigh(
     given = weigher_input(crop, credit, first.config)
     images, places = torch.from_numpy(given.images), torch.from_numpy(given.places)
     cube = torch.from_numpy(given.cube)[None]
+    total = runner(first, _Logits(first, cube), (images, places))
     covered = images[:, -1] > 0  # by calcium: elsewhere no weight counts
-    look = _Logits(first, cube)
-    asked = torch.ones(len(images), dtype=torch.bool)
-    if runner.device == CPU and has_bfloat16():  # which takes half the time, and tells most slices to be empty
-        asked = _may_count(runner(first, look.roughly, (images, places)), covered, SURE_LOGIT + ROUGHLY)
-    total = torch.full_like(images[:, 0], -torch.inf)
-    if asked.any():
-        total[asked] = runner(first, look, (images[asked], places[asked]))
-    asked = _may_count(total, covered, SURE_LOGIT)  # one slice of five
+    asked = torch.where(covered, total, -torch.inf).amax(dim=(1, 2)) > -SURE_LOGIT  # two slices of five
     if asked.any():
         for network in members[1:]:
             assert isinstance(network, Weigher)
@@ -123,11 +114,6 @@ def weigh(
     return Estimate(agatston, volume, credited if heat_map else None, CREDIT_MEANING, highest)
 
 
-def _may_count(logits: Tensor, covered: Tensor, sure: float) -> Tensor:
-    """Tell of which slices (n, h, w) some covered pixel has a logit above minus `sure`."""
-    return torch.where(covered, logits, -torch.inf).amax(dim=(1, 2)) > -sure
-
-
 class _Logits:
     """One step of the runner: a batch of slices -> logits of weights; context is computed once on a device."""
 
@@ -137,21 +123,11 @@ class _Logits:
         self._features: Tensor | None = None
 
     def __call__(self, images: Tensor, places: Tensor) -> Tensor:
-        features = self._context(images.device)
+        if self._features is None or self._features.device != images.device:
+            self._features = self._network.context(self._cube.to(images.device))
         # Channels last is what the CPU's and the GPU's convolutions like best.
         images = images.contiguous(memory_format=torch.channels_last)
-        return self._network.weigh(images, places, features)[:, 0]
-
-    def roughly(self, images: Tensor, places: Tensor) -> Tensor:
-        """Return the same, the slices computed in bfloat16."""
-        self._context(images.device)
-        with torch.autocast(images.device.type, dtype=torch.bfloat16):
-            return self(images, places).float()
-
-    def _context(self, device: torch.device) -> Tensor:
-        if self._features is None or self._features.device != device:
-            self._features = self._network.context(self._cube.to(device))
-        return self._features
+        return self._network.weigh(images, places, self._features)[:, 0]
 
 
 def regress(

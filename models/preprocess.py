@@ -348,10 +348,11 @@ def weigher_input(
     chosen = credit[index]
     area = carry((chosen > 0) * np.float32(geometry.pixel_area_mm2), rows, columns)
     images = np.empty((len(index), config.inputs, height, width), np.float32)
+    sources = [(soft, offset) for offset in config.soft_offsets]
+    sources += [(calcium, offset) for offset in config.calcium_offsets]
     for position, number in enumerate(index):
-        channels = [soft[at[min(max(int(number) + offset, 0), last)]] for offset in config.soft_offsets]
-        channels += [calcium[at[min(max(int(number) + offset, 0), last)]] for offset in config.calcium_offsets]
-        images[position, :-1] = channels
+        for channel, (window, offset) in enumerate(sources):
+            images[position, channel] = window[at[min(max(int(number) + offset, 0), last)]]
     images[:, -1] = area / np.float32(step * step)
     cube, cube_mm = _cube(crop, config)
     half = cube_mm * config.context_size / 2

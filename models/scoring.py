@@ -17,6 +17,7 @@ from calcium.resample import resample
 from models.device import Runner
 from models.estimators import ESTIMATORS
 from models.heart import LocalizerConfig, locate
+from models.memory import keep_memory
 from models.options import ScoringOptions
 from models.preprocess import heart_crop
 from models.results import Caution, HeatMap, ScoringResult, SliceScore
@@ -69,6 +70,7 @@ class Scorer:
             The weights are absent or differ from their manifest.
         """
         options = options or ScoringOptions.read()
+        keep_memory(all_of_it=False)
         return cls(load_weights(options.weights), options)
 
     def score(self, volume: CTVolume) -> ScoringResult:

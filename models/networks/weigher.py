@@ -105,11 +105,12 @@ class Context(nn.Module):
 
     def forward(self, cubes: Tensor) -> Tensor:
         """Return (scan, 16, s/2, s/2, s/2) from cubes (scan, 4, s, s, s)."""
-        # torch avoids oneDNN for a single small cube: this branch takes half as long with two.
+        # torch avoids oneDNN for a single small cube: all but the last layer are quicker with two.
         alone = len(cubes) == 1 and not self.training
-        first = self.fine[0](cubes.expand(2, *cubes.shape[1:]))[:1] if alone else self.fine[0](cubes)
-        fine = self.fine[1:](first)  # (m, 16, 24, 24, 24)
+        fine = self.fine(cubes.expand(2, *cubes.shape[1:]) if alone else cubes)  # (m, 16, 24, 24, 24)
         coarse = self.coarse(fine)  # (m, 32, 12, 12, 12)
+        if alone:
+            fine, coarse = fine[:1], coarse[:1]
         coarse = nn.functional.interpolate(coarse, size=fine.shape[2:], mode="trilinear")
         joined: Tensor = self.joined(torch.cat([fine, coarse], dim=1))  # (m, 16, 24, 24, 24)
         return joined
