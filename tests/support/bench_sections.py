@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,10 @@ def _write(scan: PhantomScan, folder: Path) -> list[Path]:
     from models.training.phantom import write_dicom  # noqa: PLC0415
 
     return write_dicom(scan, folder)
+
+
+def _written(slices: int, folder: Path) -> list[Path]:
+    return _write(scan_of(slices), folder)
 
 
 def _send(port: int, folders: list[Path], called: str) -> float:
@@ -180,12 +185,16 @@ def scoring(work: Path, runs: int) -> str:
     from models.pipeline import score_files  # noqa: PLC0415
     from models.scoring import Scorer  # noqa: PLC0415
 
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as maker:
+        # As in a worker, the process that is measured never simulated anything.
+        written = {
+            slices: maker.submit(_written, slices, work / f"scan{slices}").result() for slices in (80, 300)
+        }
     chosen = {name: value for name, value in os.environ.items() if name == "AGATSTON_WEIGHTS"}
     scorer = Scorer.load(ScoringOptions.read(chosen))
     stages: dict[str, dict[int, list[float]]] = {}
     ratios: dict[int, list[float]] = {}
-    for slices in (80, 300):
-        paths = _write(scan_of(slices), work / f"scan{slices}")
+    for slices, paths in written.items():
         score_files(paths, scorer)  # warm
         for _ in range(runs):
             outcome = score_files(paths, scorer)
