@@ -94,7 +94,7 @@ def weigh(
     cube = torch.from_numpy(given.cube)[None]
     total = runner(first, _Logits(first, cube), (images, places))
     covered = images[:, -1] > 0  # by calcium: elsewhere no weight counts
-    asked = torch.where(covered, total, -torch.inf).amax(dim=(1, 2)) > -SURE_LOGIT  # two slices of five
+    asked = torch.where(covered, total, -torch.inf).amax(dim=(1, 2)) > -SURE_LOGIT  # a quarter of them
     if asked.any():
         for network in members[1:]:
             assert isinstance(network, Weigher)
