@@ -199,6 +199,8 @@ def _looked(
         (slice,).
     inside
         (slice, h/8, w/8), mean of the members that have such a map; None where none has.
+
+    Where the first member sees no heart (`SEES_NONE`), both are its own.
     """
     seeing = sum(_sees(network) for network in members)
     plane = [-(-size // CELL) for number, size in enumerate(hu.shape) if number != axis] if seeing else [0, 0]

@@ -16,7 +16,7 @@ def keep_memory(*, all_of_it: bool) -> bool:
 
     Training and scoring free and ask for the same megabytes in every batch. By default glibc returns them to
     the system, which then has to clear every page again: a quarter of the time of a training batch of the
-    paper's networks, up to a tenth of the time of scoring. For the rest of the process; other C libraries are
+    paper's networks, some per cent of the time of scoring. For the rest of the process; other C libraries are
     left as they are.
 
     Parameters

@@ -221,11 +221,17 @@ def scoring(work: Path, runs: int) -> str:
     return "\n".join([*lines, "", f"Peak memory of `agatston score` on the 300 slices: {peak:.0f} MiB."])
 
 
+# A process begins with its parent's memory, so that a small one has to start what is measured.
+PEAK = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
 def _peak_mib(command: list[str]) -> float:
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, _, usage = os.wait4(process.pid, 0)
-    process.returncode = 0
-    return usage.ru_maxrss / 1024
+    ended = subprocess.run([sys.executable, "-c", PEAK, *command], check=True, capture_output=True, text=True)
+    return int(ended.stdout) / 1024
 
 
 def starting(work: Path, runs: int) -> str:

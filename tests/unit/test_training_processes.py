@@ -1,3 +1,5 @@
+"""Processes that end with the one that made them."""
+
 import os
 import signal
 import subprocess
